@@ -1,0 +1,77 @@
+import type { Graph } from "../ir/graph.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+
+/** Values by name. */
+export type Tensors = Readonly<Record<string, Tensor>>;
+
+/** A compiled graph. */
+export interface Program {
+  /**
+   * Runs the graph once on `feeds` (a tensor for each `input` leaf) and returns its outputs.
+   * When the graph has gradients they are added to the engine's gradient buffers instead of being returned.
+   */
+  run(feeds: Tensors): Promise<Record<string, Tensor>>;
+  /** Releases what only this program holds. */
+  dispose(): Promise<void>;
+}
+
+/** One AdamW update of the trainable parameters, after clipping the gradients by their global norm. */
+export interface AdamWStep {
+  /** Number of this update, from 1 (bias correction). */
+  readonly step: number;
+  readonly learningRate: number;
+  readonly betas: readonly [number, number];
+  readonly eps: number;
+  /** Decoupled: p ← p − lr·decay·p. https://arxiv.org/abs/1711.05101 */
+  readonly weightDecay: number;
+  /** Largest global L2 norm of the gradients; larger ones are scaled down to it. Infinity: no clipping. */
+  readonly maxGradNorm: number;
+  /** Factor on the learning rate of single parameters (LoRA+); 1 where absent. 0 freezes the parameter. */
+  readonly learningRateScales?: Readonly<Record<string, number>>;
+}
+
+/**
+ * Runs graphs and owns what lives between runs: trainable parameters, their gradients and optimizer state.
+ * State is named `<parameter>`, `<parameter>.grad`, `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`; all f32.
+ */
+export interface Engine {
+  readonly name: string;
+  /** @throws LorikeetError `unsupported-op` when an op can be neither lowered nor decomposed */
+  compile(graph: Graph): Promise<Program>;
+  /** Current value of a state tensor. Moments and gradients that were never written are zeros. */
+  get(name: string): Promise<Tensor>;
+  /** Sets a state tensor; a new name must be a parameter of a graph before it is run. */
+  set(name: string, value: Tensor): Promise<void>;
+  /** Clips, applies AdamW to every parameter that has a gradient, and clears the gradients. */
+  applyGradients(update: AdamWStep): Promise<{ gradNorm: number }>;
+  /** Drops accumulated gradients without using them. */
+  clearGradients(): Promise<void>;
+  /** Releases all memory, threads and files. */
+  dispose(): Promise<void>;
+}
+
+/** Where a frozen weight's bytes are: already in memory, or a range of a file that an engine may map. */
+export type WeightBytes =
+  | { readonly kind: "memory"; readonly tensor: Tensor }
+  | {
+      readonly kind: "file";
+      readonly path: string;
+      readonly offset: number;
+      readonly length: number;
+    };
+
+/** A frozen weight: its stored dtype and shape, and its bytes. */
+export interface Weight {
+  readonly dtype: Tensor["dtype"];
+  readonly shape: Tensor["shape"];
+  readonly bytes: WeightBytes;
+}
+
+/** Frozen weights by checkpoint name. */
+export interface WeightSource {
+  readonly names: readonly string[];
+  /** @throws LorikeetError `missing-weight` when there is none of that name */
+  get(name: string): Weight;
+  /** The weight's values in memory, in its stored dtype. */
+  read(name: string): Promise<Tensor>;
+}

@@ -1,0 +1,44 @@
+import type { Node } from "./node.ts";
+
+/** What an engine compiles: named results, and the gradient of the loss for each trainable parameter. */
+export interface Graph {
+  readonly outputs: Readonly<Record<string, Node>>;
+  readonly gradients: Readonly<Record<string, Node>>;
+}
+
+/** Every result of `graph`, outputs first. */
+export function rootsOf(graph: Graph): Node[] {
+  return [...Object.values(graph.outputs), ...Object.values(graph.gradients)];
+}
+
+/** `graph` with its results replaced by `roots`, in the order of `rootsOf`. */
+export function withRoots(graph: Graph, roots: readonly Node[]): Graph {
+  let next = 0;
+  const take = (entries: Readonly<Record<string, Node>>): Record<string, Node> =>
+    Object.fromEntries(Object.keys(entries).map((name) => [name, roots[next++]!]));
+  return { outputs: take(graph.outputs), gradients: take(graph.gradients) };
+}
+
+/** All nodes that `roots` depend on, inputs before users. A loop, as graphs are deeper than the stack. */
+export function topological(roots: readonly Node[]): Node[] {
+  const order: Node[] = [];
+  const seen = new Set<Node>();
+  const stack: { node: Node; next: number }[] = [];
+  for (const root of roots) {
+    if (seen.has(root)) continue;
+    seen.add(root);
+    stack.push({ node: root, next: 0 });
+    while (stack.length > 0) {
+      const top = stack.at(-1)!;
+      const input = top.node.inputs[top.next++];
+      if (!input) {
+        order.push(top.node);
+        stack.pop();
+      } else if (!seen.has(input)) {
+        seen.add(input);
+        stack.push({ node: input, next: 0 });
+      }
+    }
+  }
+  return order;
+}
