@@ -50,9 +50,13 @@ export interface Engine {
   dispose(): Promise<void>;
 }
 
-/** Where a frozen weight's bytes are: already in memory, or a range of a file that an engine may map. */
+/**
+ * Where a frozen weight's bytes are: already in memory, a range of a file that an engine may map,
+ * or computed by `WeightSource.read` (dequantized, permuted), which every kind may be read with.
+ */
 export type WeightBytes =
   | { readonly kind: "memory"; readonly tensor: Tensor }
+  | { readonly kind: "computed" }
   | {
       readonly kind: "file";
       readonly path: string;
