@@ -1,4 +1,4 @@
-import type { DType, TypedArray } from "./dtype.ts";
+import { type DType, isFloat, type TypedArray } from "./dtype.ts";
 import type { Tensor } from "./tensor.ts";
 
 const scratch = new Float32Array(1);
@@ -29,7 +29,7 @@ export function toF16(value: number): number {
   if (magnitude < 0x38800000) {
     // subnormal: the value is a whole number of 2^-24 steps, rounded to even by adding 2^23 ulps
     scratchBits[0] = magnitude;
-    const steps = scratch[0]! * 2 ** 24;
+    const steps = scratch[0] * 2 ** 24;
     const floor = Math.floor(steps);
     const rest = steps - floor;
     const up = rest > 0.5 || (rest === 0.5 && (floor & 1) === 1);
@@ -104,7 +104,7 @@ function fill(out: Float32Array | Float64Array, { dtype, data }: Tensor): void {
 /** `source` converted to `dtype` (f64, f32, f16, bf16 or an integer type); the same tensor when it has that dtype. */
 export function convert(source: Tensor, dtype: DType): Tensor {
   if (source.dtype === dtype) return source;
-  const values = dtype === "f64" || dtype === "i64" ? toFloat64(source) : toFloat32(source);
+  const values = isFloat(dtype) && dtype !== "f64" ? toFloat32(source) : toFloat64(source);
   return { dtype, shape: source.shape, data: encode(values, dtype) };
 }
 
@@ -119,7 +119,7 @@ function encode(values: Float32Array | Float64Array, dtype: DType): TypedArray {
     case "f16":
       return Uint16Array.from(values, toF16);
     case "i64":
-      return BigInt64Array.from(values as Float64Array, (value) => BigInt(Math.trunc(value))) as never;
+      return BigInt64Array.from(values, (value) => BigInt(Math.trunc(value)));
     case "i32":
       return Int32Array.from(values);
     case "i16":
