@@ -64,7 +64,12 @@ export interface OpCase {
   /** Interval from which a float input is drawn; default [-1.5, 1.5]. */
   readonly range?: Readonly<Record<string, readonly [number, number]>>;
   /** Known values: row-major inputs by name and the expected result. */
-  readonly known?: { readonly inputs: Readonly<Record<string, readonly number[]>>; readonly output: readonly number[] };
+  readonly known?: {
+    readonly inputs: Readonly<Record<string, readonly number[]>>;
+    readonly output: readonly number[];
+  };
+  /** Float inputs that are never differentiated (angles, masks). */
+  readonly fixed?: readonly string[];
   /** Why no gradient is checked (step functions, integer results). */
   readonly noGradient?: string;
 }

@@ -1,0 +1,16 @@
+import type { Op } from "./define.ts";
+import { defineUnary } from "./elementwise.ts";
+import { mul } from "./mul.ts";
+import { neg } from "./neg.ts";
+import { sin } from "./sin.ts";
+
+/** Cosine of an angle in radians. */
+export const cos: Op<["x"]> = defineUnary("cos", {
+  f: Math.cos,
+  gradient: ({ x, dy }) => neg(mul(dy, sin(x))),
+  onnx: "Cos",
+  cases: [
+    { shapes: { x: [2, 3] } },
+    { shapes: { x: [2] }, known: { inputs: { x: [0, Math.PI] }, output: [1, -1] } },
+  ],
+});

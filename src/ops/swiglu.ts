@@ -1,0 +1,19 @@
+import { defineOp, type Op, shapeError } from "./define.ts";
+import { sameShape } from "../tensor/shape.ts";
+import { mul } from "./mul.ts";
+import { silu } from "./silu.ts";
+
+/** silu(gate) · up. https://arxiv.org/abs/2002.05202 */
+export const swiglu: Op<["gate", "up"]> = defineOp("swiglu", {
+  inputs: ["gate", "up"],
+  infer({ gate, up }) {
+    if (!sameShape(gate.shape, up.shape))
+      throw shapeError("swiglu", "two equal shapes", { gate: gate.shape, up: up.shape });
+    return gate;
+  },
+  decompose: ({ gate, up }) => mul(silu(gate), up),
+  cases: [
+    { shapes: { gate: [3, 4], up: [3, 4] } },
+    { shapes: { gate: [1], up: [1] }, known: { inputs: { gate: [1], up: [2] }, output: [1.4621171572600098] } },
+  ],
+});
