@@ -14,15 +14,16 @@ export type OnnxValue = string;
 /** Which ops an execution provider runs well. `plain`: standard float64-capable ops only. */
 export type OnnxProfile = "cpu" | "webgpu" | "plain";
 
+/** Attributes of an ONNX node; `emitter.ts` knows which numbers are floats. */
+export type OnnxAttrs = Readonly<Record<string, number | string | readonly number[]>>;
+
 /** What an op's ONNX lowering may do. */
 export interface OnnxEmitter {
   readonly profile: OnnxProfile;
   /** Adds a node with one result and returns it. Contrib ops are spelled `com.microsoft.Name`. */
-  node(
-    opType: string,
-    inputs: readonly OnnxValue[],
-    attrs?: Readonly<Record<string, number | string | readonly number[]>>,
-  ): OnnxValue;
+  node(opType: string, inputs: readonly OnnxValue[], attrs?: OnnxAttrs): OnnxValue;
+  /** Adds a node with `count` results. */
+  results(count: number, opType: string, inputs: readonly OnnxValue[], attrs?: OnnxAttrs): OnnxValue[];
   /** A constant in the graph. */
   constant(value: Tensor): OnnxValue;
   /** Shape-like constant: int64 [n]. */

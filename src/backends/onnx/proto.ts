@@ -1,0 +1,168 @@
+/** @file ONNX's ModelProto as typed data and its encoding. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
+import type { DType } from "../../tensor/dtype.ts";
+import type { Shape } from "../../tensor/shape.ts";
+import { ProtobufWriter } from "./protobuf.ts";
+
+/** An attribute; whole numbers and floats are different types in ONNX. */
+export type OnnxAttribute =
+  | { readonly kind: "int"; readonly value: number }
+  | { readonly kind: "float"; readonly value: number }
+  | { readonly kind: "text"; readonly value: string }
+  | { readonly kind: "ints"; readonly value: readonly number[] }
+  | { readonly kind: "floats"; readonly value: readonly number[] };
+
+/** One operator call. An empty input name is an absent optional input. */
+export interface OnnxNode {
+  readonly opType: string;
+  readonly domain: string;
+  readonly name: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly attributes: Readonly<Record<string, OnnxAttribute>>;
+}
+
+/** A graph input or output. */
+export interface OnnxValueInfo {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+}
+
+/** A constant: its little-endian bytes, or a range of a file (`location` relative to the weights folder). */
+export interface OnnxInitializer extends OnnxValueInfo {
+  readonly data: Uint8Array | OnnxExternalData;
+}
+
+/** A range of a file that ONNX Runtime maps into memory. */
+export interface OnnxExternalData {
+  readonly location: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A whole model. */
+export interface OnnxModel {
+  readonly name: string;
+  readonly opsets: Readonly<Record<string, number>>;
+  readonly nodes: readonly OnnxNode[];
+  readonly initializers: readonly OnnxInitializer[];
+  readonly inputs: readonly OnnxValueInfo[];
+  readonly outputs: readonly OnnxValueInfo[];
+}
+
+/** ONNX's TensorProto.DataType of each dtype. */
+export const ONNX_TYPES: Readonly<Record<DType, number>> = {
+  f32: 1,
+  u8: 2,
+  i8: 3,
+  i16: 5,
+  i32: 6,
+  i64: 7,
+  bool: 9,
+  f16: 10,
+  f64: 11,
+  bf16: 16,
+  f8_e4m3: 17,
+  f8_e5m2: 19,
+};
+
+const IR_VERSION = 10;
+const ATTRIBUTE_TYPES = { float: 1, int: 2, text: 3, floats: 6, ints: 7 } as const;
+const EXTERNAL = 1;
+
+/** `model` as the bytes of an ONNX file. */
+export function encodeModel(model: OnnxModel): Uint8Array {
+  const writer = new ProtobufWriter();
+  writer.int(1, IR_VERSION);
+  writer.text(2, "lorikeet");
+  writer.message(7, () => {
+    writeGraph(writer, model);
+  });
+  for (const [domain, version] of Object.entries(model.opsets))
+    writer.message(8, () => {
+      writer.text(1, domain);
+      writer.int(2, version);
+    });
+  return writer.finish();
+}
+
+function writeGraph(writer: ProtobufWriter, model: OnnxModel): void {
+  for (const node of model.nodes)
+    writer.message(1, () => {
+      writeNode(writer, node);
+    });
+  writer.text(2, model.name);
+  for (const initializer of model.initializers)
+    writer.message(5, () => {
+      writeInitializer(writer, initializer);
+    });
+  for (const input of model.inputs) writeValueInfo(writer, 11, input);
+  for (const output of model.outputs) writeValueInfo(writer, 12, output);
+}
+
+function writeNode(writer: ProtobufWriter, node: OnnxNode): void {
+  for (const input of node.inputs) writer.text(1, input);
+  for (const output of node.outputs) writer.text(2, output);
+  writer.text(3, node.name);
+  writer.text(4, node.opType);
+  for (const [name, attribute] of Object.entries(node.attributes))
+    writer.message(5, () => {
+      writeAttribute(writer, name, attribute);
+    });
+  if (node.domain !== "") writer.text(7, node.domain);
+}
+
+function writeAttribute(writer: ProtobufWriter, name: string, attribute: OnnxAttribute): void {
+  writer.text(1, name);
+  switch (attribute.kind) {
+    case "float":
+      writer.float(2, attribute.value);
+      break;
+    case "int":
+      writer.int(3, attribute.value);
+      break;
+    case "text":
+      writer.text(4, attribute.value);
+      break;
+    case "floats":
+      for (const value of attribute.value) writer.float(7, value);
+      break;
+    case "ints":
+      for (const value of attribute.value) writer.int(8, value);
+      break;
+  }
+  writer.int(20, ATTRIBUTE_TYPES[attribute.kind]);
+}
+
+function writeInitializer(writer: ProtobufWriter, { name, dtype, shape, data }: OnnxInitializer): void {
+  for (const dim of shape) writer.int(1, dim);
+  writer.int(2, ONNX_TYPES[dtype]);
+  writer.text(8, name);
+  if (data instanceof Uint8Array) {
+    writer.raw(9, data);
+    return;
+  }
+  for (const [key, value] of Object.entries(data))
+    writer.message(13, () => {
+      writer.text(1, key);
+      writer.text(2, String(value));
+    });
+  writer.int(14, EXTERNAL);
+}
+
+function writeValueInfo(writer: ProtobufWriter, field: number, { name, dtype, shape }: OnnxValueInfo): void {
+  writer.message(field, () => {
+    writer.text(1, name);
+    writer.message(2, () => {
+      writer.message(1, () => {
+        writer.int(1, ONNX_TYPES[dtype]);
+        writer.message(2, () => {
+          for (const dim of shape)
+            writer.message(1, () => {
+              writer.int(1, dim);
+            });
+        });
+      });
+    });
+  });
+}
