@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { LorikeetError } from "../errors.ts";
 import { formatShardIndex, parseShardIndex, planShards } from "./safetensors-index.ts";
 
 test("an index is read as it is written", () => {
@@ -31,9 +32,8 @@ test.each([
   ["a number", '{"weight_map":{"a":1}}', /"a" is not in a file/],
   ["a name twice", '{"weight_map":{"a":"x","a":"y"}}', /"weight_map.a" occurs twice/],
 ])("refuses an index with %s", (_, text, message) => {
-  expect(() => parseShardIndex(text, "i.json")).toThrow(
-    expect.objectContaining({ code: "corrupt-index", message: expect.stringMatching(message) }),
-  );
+  expect(() => parseShardIndex(text, "i.json")).toThrow(message);
+  expect(() => parseShardIndex(text, "i.json")).toThrow(LorikeetError);
 });
 
 test("shards are filled in order, and one too large tensor stands alone", () => {

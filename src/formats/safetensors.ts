@@ -130,7 +130,7 @@ function parseEntry(
     faults.push(`${label} is not described by an object`);
     return undefined;
   }
-  const { dtype: spelling, shape, data_offsets: offsets } = value as Record<string, unknown>;
+  const { dtype: spelling, shape, data_offsets: offsets } = value;
   const before = faults.length;
   if (!Array.isArray(shape) || !shape.every(isCount)) faults.push(`${label} has no valid shape`);
   if (!isRange(offsets)) faults.push(`${label} has no valid data_offsets`);
