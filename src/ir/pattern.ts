@@ -2,7 +2,8 @@ import type { Node } from "./node.ts";
 import type { Rules } from "./rules.ts";
 
 /** A shape of graph to look for: a name captures any node, an op matches a node of it with matching inputs. */
-export type Pattern = string | { readonly op: Rules; readonly inputs: readonly Pattern[]; readonly as?: string };
+export type Pattern =
+  string | { readonly op: Rules; readonly inputs: readonly Pattern[]; readonly as?: string };
 
 /** The pattern of `op` applied to `inputs`. */
 export function of(op: { readonly rules: Rules }, ...inputs: Pattern[]): Pattern {

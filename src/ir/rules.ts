@@ -23,7 +23,12 @@ export interface OnnxEmitter {
   /** Adds a node with one result and returns it. Contrib ops are spelled `com.microsoft.Name`. */
   node(opType: string, inputs: readonly OnnxValue[], attrs?: OnnxAttrs): OnnxValue;
   /** Adds a node with `count` results. */
-  results(count: number, opType: string, inputs: readonly OnnxValue[], attrs?: OnnxAttrs): OnnxValue[];
+  results(
+    count: number,
+    opType: string,
+    inputs: readonly OnnxValue[],
+    attrs?: OnnxAttrs,
+  ): OnnxValue[];
   /** A constant in the graph. */
   constant(value: Tensor): OnnxValue;
   /** Shape-like constant: int64 [n]. */

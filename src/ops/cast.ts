@@ -1,17 +1,36 @@
 import { type DType, isFloat } from "../tensor/dtype.ts";
 import { defineOp, type Op } from "./define.ts";
 
-const onnxTypes: Partial<Record<DType, number>> = { f32: 1, u8: 2, i8: 3, i32: 6, i64: 7, bool: 9, f16: 10, f64: 11, bf16: 16 };
+const onnxTypes: Partial<Record<DType, number>> = {
+  f32: 1,
+  u8: 2,
+  i8: 3,
+  i32: 6,
+  i64: 7,
+  bool: 9,
+  f16: 10,
+  f64: 11,
+  bf16: 16,
+};
 
 /** x as another dtype; to an integer by truncation. */
 export const cast: Op<["x"], { dtype: DType }> = defineOp("cast", {
   inputs: ["x"],
   infer: ({ x, dtype }) => ({ shape: x.shape, dtype }),
   evaluate: ({ x, dtype }) => (isFloat(dtype) ? x.data : x.data.map(Math.trunc)),
-  gradient: ({ x, dtype, dy }) => (isFloat(dtype) && isFloat(x.dtype) ? { x: () => cast(dy, { dtype: x.dtype }) } : {}),
-  onnx: (emit, { x, dtype }) => emit.node("Cast", [x], { to: emit.profile === "plain" && isFloat(dtype) ? 11 : onnxTypes[dtype]! }),
+  gradient: ({ x, dtype, dy }) =>
+    isFloat(dtype) && isFloat(x.dtype) ? { x: () => cast(dy, { dtype: x.dtype }) } : {},
+  onnx: (emit, { x, dtype }) =>
+    emit.node("Cast", [x], {
+      to: emit.profile === "plain" && isFloat(dtype) ? 11 : onnxTypes[dtype]!,
+    }),
   cases: [
     { shapes: { x: [2, 3] }, attrs: { dtype: "f32" } },
-    { shapes: { x: [2] }, attrs: { dtype: "i64" }, known: { inputs: { x: [1.7, -1.2] }, output: [1, -1] }, noGradient: "an integer result" },
+    {
+      shapes: { x: [2] },
+      attrs: { dtype: "i64" },
+      known: { inputs: { x: [1.7, -1.2] }, output: [1, -1] },
+      noGradient: "an integer result",
+    },
   ],
 });

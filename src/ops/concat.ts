@@ -8,9 +8,15 @@ export const concat: Op<["...parts"], { axis: number }> = defineOp("concat", {
   infer({ parts, axis }) {
     const first = parts[0]!;
     const size = parts.reduce((sum, part) => sum + (part.shape[axis] ?? NaN), 0);
-    const fits = parts.every((part) => part.shape.with(axis, 0).join() === first.shape.with(axis, 0).join());
+    const fits = parts.every(
+      (part) => part.shape.with(axis, 0).join() === first.shape.with(axis, 0).join(),
+    );
     if (!fits || Number.isNaN(size))
-      throw shapeError("concat", "parts that differ in one axis only", Object.fromEntries(parts.map((part, i) => [String(i), part.shape])));
+      throw shapeError(
+        "concat",
+        "parts that differ in one axis only",
+        Object.fromEntries(parts.map((part, i) => [String(i), part.shape])),
+      );
     return { shape: first.shape.with(axis, size), dtype: first.dtype };
   },
   evaluate({ parts, axis, node }) {
@@ -38,7 +44,24 @@ export const concat: Op<["...parts"], { axis: number }> = defineOp("concat", {
   },
   onnx: (emit, { parts, axis }) => emit.node("Concat", parts, { axis }),
   cases: [
-    { shapes: { parts: [[2, 3], [2, 1], [2, 2]] }, attrs: { axis: 1 } },
-    { shapes: { parts: [[1, 3], [2, 3]] }, attrs: { axis: 0 } },
+    {
+      shapes: {
+        parts: [
+          [2, 3],
+          [2, 1],
+          [2, 2],
+        ],
+      },
+      attrs: { axis: 1 },
+    },
+    {
+      shapes: {
+        parts: [
+          [1, 3],
+          [2, 3],
+        ],
+      },
+      attrs: { axis: 0 },
+    },
   ],
 });

@@ -11,7 +11,9 @@ type FieldOf<I extends string, T> = I extends `...${string}`
     ? T | undefined
     : T;
 /** `["x", "bias?"]` → `{ x: T; bias: T | undefined }`. */
-export type Named<I extends readonly string[], T> = { readonly [K in I[number] as NameOf<K>]: FieldOf<K, T> };
+export type Named<I extends readonly string[], T> = {
+  readonly [K in I[number] as NameOf<K>]: FieldOf<K, T>;
+};
 type Positions<I extends readonly string[]> = I extends readonly [
   infer H extends string,
   ...infer R extends readonly string[],
@@ -23,8 +25,17 @@ type Positions<I extends readonly string[]> = I extends readonly [
 type NoAttrs = Readonly<Record<never, never>>;
 
 /** A function that adds a node; `rules` is what passes and engines read. `A`: required attributes, `D`: with defaults. */
-export interface Op<I extends readonly string[], A extends object = NoAttrs, D extends object = NoAttrs> {
-  (...args: [...Positions<I>, ...(keyof A extends never ? [attrs?: Partial<D>] : [attrs: A & Partial<D>])]): Node;
+export interface Op<
+  I extends readonly string[],
+  A extends object = NoAttrs,
+  D extends object = NoAttrs,
+> {
+  (
+    ...args: [
+      ...Positions<I>,
+      ...(keyof A extends never ? [attrs?: Partial<D>] : [attrs: A & Partial<D>]),
+    ]
+  ): Node;
   readonly rules: Rules;
 }
 
@@ -37,18 +48,24 @@ export interface OpSpec<I extends readonly string[], A extends object, D extends
   readonly infer: (context: Named<I, Node> & A & D) => TypeOf;
   readonly evaluate?: (context: Context<I, A, D, Value>) => Float64Array;
   readonly decompose?: (context: Context<I, A, D, Node>) => Node;
-  readonly gradient?: (
-    context: Context<I, A, D, Node> & { readonly dy: Node },
-  ) => { readonly [K in I[number] as NameOf<K>]?: K extends `...${string}` ? readonly (() => Node)[] : (() => Node) | undefined };
-  readonly onnx?: (emit: OnnxEmitter, context: Context<I, A, D, OnnxValue>) => OnnxValue | undefined;
+  readonly gradient?: (context: Context<I, A, D, Node> & { readonly dy: Node }) => {
+    readonly [K in I[number] as NameOf<K>]?: K extends `...${string}`
+      ? readonly (() => Node)[]
+      : (() => Node) | undefined;
+  };
+  readonly onnx?: (
+    emit: OnnxEmitter,
+    context: Context<I, A, D, OnnxValue>,
+  ) => OnnxValue | undefined;
   readonly cases: readonly OpCase[];
 }
 
 /** Makes an op from its definition. Attributes are given after the inputs; those with defaults may be left out. */
-export function defineOp<const I extends readonly string[], A extends object = NoAttrs, D extends object = NoAttrs>(
-  name: string,
-  spec: OpSpec<I, A, D>,
-): Op<I, A, D> {
+export function defineOp<
+  const I extends readonly string[],
+  A extends object = NoAttrs,
+  D extends object = NoAttrs,
+>(name: string, spec: OpSpec<I, A, D>): Op<I, A, D> {
   const bind = <T>(values: readonly T[], attrs: Attrs): never =>
     ({ ...bindInputs(spec.inputs, values), ...attrs }) as never;
   const { evaluate, decompose, gradient, onnx } = spec;
@@ -63,9 +80,12 @@ export function defineOp<const I extends readonly string[], A extends object = N
     ...(gradient && {
       gradient: (node, dy) =>
         spec.inputs.flatMap((input) => {
-          const rule = (gradient({ ...(context(node, node.inputs) as object), dy } as never) as Record<string, unknown>)[
-            inputName(input)
-          ];
+          const rule = (
+            gradient({ ...(context(node, node.inputs) as object), dy } as never) as Record<
+              string,
+              unknown
+            >
+          )[inputName(input)];
           return (input.startsWith("...") ? (rule ?? []) : [rule]) as ((() => Node) | undefined)[];
         }),
     }),
@@ -95,7 +115,10 @@ function inputName(input: string): string {
   return input.replace(/^\.\.\.|\?$/g, "");
 }
 
-function bindInputs<T>(names: readonly string[], values: readonly T[]): Record<string, T | readonly T[] | undefined> {
+function bindInputs<T>(
+  names: readonly string[],
+  values: readonly T[],
+): Record<string, T | readonly T[] | undefined> {
   const bound: Record<string, T | readonly T[] | undefined> = {};
   for (const [i, name] of names.entries())
     bound[inputName(name)] = name.startsWith("...") ? values.slice(i) : values[i];
@@ -103,7 +126,11 @@ function bindInputs<T>(names: readonly string[], values: readonly T[]): Record<s
 }
 
 /** The error of an op whose inputs do not fit. */
-export function shapeError(op: string, expected: string, got: Readonly<Record<string, Shape>>): LorikeetError {
+export function shapeError(
+  op: string,
+  expected: string,
+  got: Readonly<Record<string, Shape>>,
+): LorikeetError {
   const shapes = Object.entries(got).map(([name, shape]) => `${name} ${formatShape(shape)}`);
   return new LorikeetError("shape", `Expected ${op} to get ${expected}, got ${shapes.join(", ")}`);
 }

@@ -14,6 +14,9 @@ export const div: Op<["a", "b"]> = defineBinary("div", {
   onnx: "Div",
   cases: [
     ...broadcastCases.map((test) => ({ ...test, range: { b: [0.5, 2] as const } })),
-    { shapes: { a: [2], b: [2] }, known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [0.75, -4] } },
+    {
+      shapes: { a: [2], b: [2] },
+      known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [0.75, -4] },
+    },
   ],
 });

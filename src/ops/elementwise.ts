@@ -28,7 +28,12 @@ export function broadcastOffsets(from: Shape, shape: Shape): Int32Array {
 }
 
 /** `f` over two values with broadcasting, row-major in `shape`. */
-export function mapPairs(a: Value, b: Value, shape: Shape, f: (x: number, y: number) => number): Float64Array {
+export function mapPairs(
+  a: Value,
+  b: Value,
+  shape: Shape,
+  f: (x: number, y: number) => number,
+): Float64Array {
   const left = broadcastOffsets(a.shape, shape);
   const right = broadcastOffsets(b.shape, shape);
   return Float64Array.from(left, (offset, i) => f(a.data[offset]!, b.data[right[i]!]!));
@@ -59,7 +64,10 @@ export function defineUnary(name: string, { f, gradient, onnx, cases }: UnarySpe
 export interface BinarySpec {
   readonly f: (x: number, y: number) => number;
   /** d(loss)/dx and d(loss)/dy before summing over broadcast axes. */
-  readonly gradient?: (context: { a: Node; b: Node; node: Node; dy: Node }) => { a: () => Node; b: () => Node };
+  readonly gradient?: (context: { a: Node; b: Node; node: Node; dy: Node }) => {
+    a: () => Node;
+    b: () => Node;
+  };
   readonly onnx: string;
   /** The result is true or false. */
   readonly isPredicate?: boolean;

@@ -7,5 +7,8 @@ export const exp: Op<["x"]> = defineUnary("exp", {
   f: Math.exp,
   gradient: ({ y, dy }) => mul(dy, y),
   onnx: "Exp",
-  cases: [{ shapes: { x: [2, 3] } }, { shapes: { x: [2] }, known: { inputs: { x: [0, 1] }, output: [1, Math.E] } }],
+  cases: [
+    { shapes: { x: [2, 3] } },
+    { shapes: { x: [2] }, known: { inputs: { x: [0, 1] }, output: [1, Math.E] } },
+  ],
 });

@@ -6,7 +6,8 @@ import { scatterRows } from "./scatter-rows.ts";
 export const gatherRows: Op<["table", "ids"]> = defineOp("gatherRows", {
   inputs: ["table", "ids"],
   infer({ table, ids }) {
-    if (table.shape.length !== 2) throw shapeError("gatherRows", "a matrix as table", { table: table.shape });
+    if (table.shape.length !== 2)
+      throw shapeError("gatherRows", "a matrix as table", { table: table.shape });
     return { shape: [...ids.shape, table.shape[1]!], dtype: table.dtype };
   },
   evaluate({ table, ids, node }) {
@@ -17,7 +18,9 @@ export const gatherRows: Op<["table", "ids"]> = defineOp("gatherRows", {
     });
     return out;
   },
-  gradient: ({ table, ids, dy }) => ({ table: () => scatterRows(dy, ids, { rows: table.shape[0]! }) }),
+  gradient: ({ table, ids, dy }) => ({
+    table: () => scatterRows(dy, ids, { rows: table.shape[0]! }),
+  }),
   onnx: (emit, { table, ids }) => emit.node("Gather", [table, ids], { axis: 0 }),
   cases: [
     { shapes: { table: [5, 3], ids: [2, 4] }, ids: { ids: 5 } },

@@ -5,7 +5,11 @@ import { matmul } from "./matmul.ts";
 import { mul } from "./mul.ts";
 
 /** c + alpha · a·b for matrices (M, K), (K, N) and c (M, N): a product that adds into what is there already. */
-export const gemm: Op<["a", "b", "c"], object, { alpha: number; transA: boolean; transB: boolean }> = defineOp("gemm", {
+export const gemm: Op<
+  ["a", "b", "c"],
+  object,
+  { alpha: number; transA: boolean; transB: boolean }
+> = defineOp("gemm", {
   inputs: ["a", "b", "c"],
   defaults: { alpha: 1, transA: false as boolean, transB: false as boolean },
   infer: ({ a, b, c, transA, transB }) => add(c, matmul(a, b, { transA, transB })),

@@ -15,7 +15,11 @@ export const leaves: Readonly<Record<"parameter" | "input" | "constant" | "liter
 };
 
 /** A weight by its checkpoint or adapter name. Frozen unless `trainable`; `dtype` is the compute type. */
-export function parameter(name: string, shape: Shape, options: { trainable?: boolean; dtype?: DType } = {}): Node {
+export function parameter(
+  name: string,
+  shape: Shape,
+  options: { trainable?: boolean; dtype?: DType } = {},
+): Node {
   const { trainable = false, dtype = "f32" } = options;
   return { op: leaves.parameter, inputs: [], attrs: { trainable }, shape, dtype, name };
 }
@@ -32,7 +36,14 @@ export function constant(value: number, shape: Shape = [], dtype: DType = "f32")
 
 /** A fixed tensor that belongs to the program (a mask, a table of angles). */
 export function literal(value: Tensor): Node {
-  return { op: leaves.literal, inputs: [], attrs: {}, shape: value.shape, dtype: value.dtype, value };
+  return {
+    op: leaves.literal,
+    inputs: [],
+    attrs: {},
+    shape: value.shape,
+    dtype: value.dtype,
+    value,
+  };
 }
 
 /** Whether `node` is a weight that trains. */

@@ -13,6 +13,9 @@ export const linear: Op<["x", "weight"], object, { fanInFanOut: boolean }> = def
   cases: [
     { shapes: { x: [3, 4], weight: [2, 4] } },
     { shapes: { x: [3, 4], weight: [4, 2] }, attrs: { fanInFanOut: true } },
-    { shapes: { x: [1, 2], weight: [2, 2] }, known: { inputs: { x: [1, 2], weight: [1, 2, 3, 4] }, output: [5, 11] } },
+    {
+      shapes: { x: [1, 2], weight: [2, 2] },
+      known: { inputs: { x: [1, 2], weight: [1, 2, 3, 4] }, output: [5, 11] },
+    },
   ],
 });

@@ -15,6 +15,9 @@ export const maximum: Op<["a", "b"]> = defineBinary("maximum", {
   onnx: "Max",
   cases: [
     ...broadcastCases,
-    { shapes: { a: [3], b: [] }, known: { inputs: { a: [1, -2, 0], b: [0] }, output: [1, 0, 0] } },
+    {
+      shapes: { a: [3], b: [] },
+      known: { inputs: { a: [1, -2, 3], b: [0.5] }, output: [1, 0.5, 3] },
+    },
   ],
 });

@@ -12,6 +12,9 @@ export const mul: Op<["a", "b"]> = defineBinary("mul", {
   onnx: "Mul",
   cases: [
     ...broadcastCases,
-    { shapes: { a: [2], b: [2] }, known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [12, -1] } },
+    {
+      shapes: { a: [2], b: [2] },
+      known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [12, -1] },
+    },
   ],
 });

@@ -8,5 +8,10 @@ export const neg: Op<["x"]> = defineOp("neg", {
   infer: ({ x }) => x,
   decompose: ({ x }) => mul(x, constant(-1)),
   onnx: (emit, { x }) => emit.node("Neg", [x]),
-  cases: [{ shapes: { x: [2, 3] }, known: { inputs: { x: [1, -2, 0, 4, 5, -6] }, output: [-1, 2, 0, -4, -5, 6] } }],
+  cases: [
+    {
+      shapes: { x: [2, 3] },
+      known: { inputs: { x: [1, -2, 0, 4, 5, -6] }, output: [-1, 2, 0, -4, -5, 6] },
+    },
+  ],
 });

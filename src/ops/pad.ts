@@ -8,7 +8,10 @@ export const pad: Op<["x"], { axis: number; before: number; after: number }> = d
   infer({ x, axis, before, after }) {
     const size = x.shape[axis];
     if (size === undefined || before < 0 || after < 0)
-      throw shapeError("pad", "an axis of its input", { x: x.shape, padding: [axis, before, after] });
+      throw shapeError("pad", "an axis of its input", {
+        x: x.shape,
+        padding: [axis, before, after],
+      });
     return { shape: x.shape.with(axis, before + size + after), dtype: x.dtype };
   },
   evaluate({ x, axis, before, node }) {
@@ -29,6 +32,10 @@ export const pad: Op<["x"], { axis: number; before: number; after: number }> = d
   },
   cases: [
     { shapes: { x: [2, 2, 3] }, attrs: { axis: 1, before: 1, after: 2 } },
-    { shapes: { x: [2] }, attrs: { axis: 0, before: 1, after: 2 }, known: { inputs: { x: [7, 8] }, output: [0, 7, 8, 0, 0] } },
+    {
+      shapes: { x: [2] },
+      attrs: { axis: 0, before: 1, after: 2 },
+      known: { inputs: { x: [7, 8] }, output: [0, 7, 8, 0, 0] },
+    },
   ],
 });

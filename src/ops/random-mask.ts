@@ -6,16 +6,32 @@ import { defineOp, type Op } from "./define.ts";
  * 0 with probability `p`, else 1/(1−p). Element i is dropped when hash32(hash32(seed, stream), i) < p·2³²: the
  * same mask on every engine, and again when a checkpointed block is recomputed. `seed` is an integer scalar.
  */
-export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number }> = defineOp("randomMask", {
-  inputs: ["seed"],
-  infer: ({ shape }) => ({ shape, dtype: "f32" }),
-  evaluate({ seed, shape, p, stream }) {
-    const key = hash32(seed.data[0]! >>> 0, stream);
-    const threshold = p * 2 ** 32;
-    return Float64Array.from({ length: sizeOf(shape) }, (_, i) => (hash32(key, i) < threshold ? 0 : 1 / (1 - p)));
+export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number }> = defineOp(
+  "randomMask",
+  {
+    inputs: ["seed"],
+    infer: ({ shape }) => ({ shape, dtype: "f32" }),
+    evaluate({ seed, shape, p, stream }) {
+      const key = hash32(seed.data[0]! >>> 0, stream);
+      const threshold = p * 2 ** 32;
+      return Float64Array.from({ length: sizeOf(shape) }, (_, i) =>
+        hash32(key, i) < threshold ? 0 : 1 / (1 - p),
+      );
+    },
+    cases: [
+      {
+        shapes: { seed: [] },
+        ids: { seed: 1000 },
+        attrs: { shape: [8, 16], p: 0.25, stream: 3 },
+        noGradient: "random, no float input",
+      },
+      {
+        shapes: { seed: [] },
+        ids: { seed: 1000 },
+        attrs: { shape: [3], p: 0, stream: 0 },
+        known: { inputs: { seed: [7] }, output: [1, 1, 1] },
+        noGradient: "random, no float input",
+      },
+    ],
   },
-  cases: [
-    { shapes: { seed: [] }, ids: { seed: 1000 }, attrs: { shape: [8, 16], p: 0.25, stream: 3 }, noGradient: "random, no float input" },
-    { shapes: { seed: [] }, ids: { seed: 1000 }, attrs: { shape: [3], p: 0, stream: 0 }, known: { inputs: { seed: [7] }, output: [1, 1, 1] }, noGradient: "random, no float input" },
-  ],
-});
+);

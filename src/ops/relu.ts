@@ -8,5 +8,8 @@ export const relu: Op<["x"]> = defineOp("relu", {
   infer: ({ x }) => x,
   decompose: ({ x }) => maximum(x, constant(0)),
   onnx: (emit, { x }) => emit.node("Relu", [x]),
-  cases: [{ shapes: { x: [2, 3] } }, { shapes: { x: [2] }, known: { inputs: { x: [-1, 2] }, output: [0, 2] } }],
+  cases: [
+    { shapes: { x: [2, 3] } },
+    { shapes: { x: [2] }, known: { inputs: { x: [-1, 2] }, output: [0, 2] } },
+  ],
 });

@@ -15,6 +15,10 @@ export const reshape: Op<["x"], { shape: Shape }> = defineOp("reshape", {
   cases: [
     { shapes: { x: [2, 6] }, attrs: { shape: [3, 4] } },
     { shapes: { x: [1] }, attrs: { shape: [] } },
-    { shapes: { x: [4] }, attrs: { shape: [2, 2] }, known: { inputs: { x: [1, 2, 3, 4] }, output: [1, 2, 3, 4] } },
+    {
+      shapes: { x: [4] },
+      attrs: { shape: [2, 2] },
+      known: { inputs: { x: [1, 2, 3, 4] }, output: [1, 2, 3, 4] },
+    },
   ],
 });

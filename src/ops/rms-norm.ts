@@ -14,7 +14,10 @@ export const rmsNorm: Op<["x", "weight"], object, { eps: number }> = defineOp("r
   defaults: { eps: 1e-6 },
   infer({ x, weight }) {
     if (weight.shape.length !== 1 || weight.shape[0] !== x.shape.at(-1))
-      throw shapeError("rmsNorm", "a weight as long as its last axis", { x: x.shape, weight: weight.shape });
+      throw shapeError("rmsNorm", "a weight as long as its last axis", {
+        x: x.shape,
+        weight: weight.shape,
+      });
     return x;
   },
   decompose: ({ x, weight, eps }) => mul(mul(x, inverseRms(x, eps)), weight),
@@ -35,7 +38,10 @@ export const rmsNorm: Op<["x", "weight"], object, { eps: number }> = defineOp("r
     {
       shapes: { x: [1, 2], weight: [2] },
       attrs: { eps: 0.5 },
-      known: { inputs: { x: [3, 4], weight: [1, 2] }, output: [3 / Math.sqrt(13), 8 / Math.sqrt(13)] },
+      known: {
+        inputs: { x: [3, 4], weight: [1, 2] },
+        output: [3 / Math.sqrt(13), 8 / Math.sqrt(13)],
+      },
     },
   ],
 });

@@ -19,12 +19,19 @@ export const rope: Op<["x", "cos", "sin"]> = defineOp("rope", {
     const half = cos.shape[1] ?? 0;
     const fits = x.shape.length === 3 && cos.shape[0] === x.shape[0] && 2 * half <= x.shape[2]!;
     if (!fits || cos.shape.join() !== sin.shape.join())
-      throw shapeError("rope", "x (N, H, D) with cos and sin (N, R/2), R ≤ D", { x: x.shape, cos: cos.shape, sin: sin.shape });
+      throw shapeError("rope", "x (N, H, D) with cos and sin (N, R/2), R ≤ D", {
+        x: x.shape,
+        cos: cos.shape,
+        sin: sin.shape,
+      });
     return x;
   },
   decompose({ x, cos, sin }) {
     const [N, half] = cos.shape as [number, number];
-    const [c, s] = [cos, sin].map((angles) => reshape(angles, { shape: [N, 1, half] })) as [Node, Node];
+    const [c, s] = [cos, sin].map((angles) => reshape(angles, { shape: [N, 1, half] })) as [
+      Node,
+      Node,
+    ];
     const [, , D] = x.shape as [number, number, number];
     const part = (start: number, end: number): Node => slice(x, { axis: 2, start, end });
     const [x1, x2] = [part(0, half), part(half, 2 * half)];

@@ -7,7 +7,10 @@ export const scatterRows: Op<["updates", "ids"], { rows: number }> = defineOp("s
   inputs: ["updates", "ids"],
   infer({ updates, ids, rows }) {
     if (updates.shape.slice(0, -1).join() !== ids.shape.join())
-      throw shapeError("scatterRows", "one row of updates for each id", { updates: updates.shape, ids: ids.shape });
+      throw shapeError("scatterRows", "one row of updates for each id", {
+        updates: updates.shape,
+        ids: ids.shape,
+      });
     return { shape: [rows, updates.shape.at(-1)!], dtype: updates.dtype };
   },
   evaluate({ updates, ids, node }) {
@@ -23,9 +26,13 @@ export const scatterRows: Op<["updates", "ids"], { rows: number }> = defineOp("s
     const C = node.shape[1]!;
     const zeros = emit.node("Expand", [emit.scalar(0), emit.ints(node.shape)]);
     const rows = emit.node("Reshape", [ids, emit.ints([-1, 1])]);
-    return emit.node("ScatterND", [zeros, rows, emit.node("Reshape", [updates, emit.ints([-1, C])])], {
-      reduction: "add",
-    });
+    return emit.node(
+      "ScatterND",
+      [zeros, rows, emit.node("Reshape", [updates, emit.ints([-1, C])])],
+      {
+        reduction: "add",
+      },
+    );
   },
   cases: [
     { shapes: { updates: [2, 4, 3], ids: [2, 4] }, ids: { ids: 5 }, attrs: { rows: 5 } },

@@ -11,11 +11,17 @@ export const select: Op<["condition", "a", "b"]> = defineOp("select", {
     const values = broadcastShapes(a.shape, b.shape);
     const shape = values && broadcastShapes(values, condition.shape);
     if (!shape)
-      throw shapeError("select", "shapes that broadcast", { condition: condition.shape, a: a.shape, b: b.shape });
+      throw shapeError("select", "shapes that broadcast", {
+        condition: condition.shape,
+        a: a.shape,
+        b: b.shape,
+      });
     return { shape, dtype: a.dtype };
   },
   evaluate({ condition, a, b, node }) {
-    const [at, left, right] = [condition, a, b].map((value) => broadcastOffsets(value.shape, node.shape));
+    const [at, left, right] = [condition, a, b].map((value) =>
+      broadcastOffsets(value.shape, node.shape),
+    );
     return Float64Array.from(at!, (offset, i) =>
       condition.data[offset] ? a.data[left![i]!]! : b.data[right![i]!]!,
     );
@@ -24,7 +30,8 @@ export const select: Op<["condition", "a", "b"]> = defineOp("select", {
     a: () => sumTo(select(condition, dy, constant(0)), { shape: a.shape }),
     b: () => sumTo(select(condition, constant(0), dy), { shape: b.shape }),
   }),
-  onnx: (emit, { condition, a, b }) => emit.node("Where", [emit.node("Cast", [condition], { to: 9 }), a, b]),
+  onnx: (emit, { condition, a, b }) =>
+    emit.node("Where", [emit.node("Cast", [condition], { to: 9 }), a, b]),
   cases: [
     { shapes: { condition: [2, 3], a: [2, 3], b: [3] }, ids: { condition: 2 } },
     { shapes: { condition: [2, 1], a: [], b: [2, 3] }, ids: { condition: 2 } },

@@ -8,7 +8,10 @@ export const slice: Op<["x"], { axis: number; start: number; end: number }> = de
   infer({ x, axis, start, end }) {
     const size = x.shape[axis];
     if (size === undefined || start < 0 || end > size || start > end)
-      throw shapeError("slice", "a range inside its axis", { x: x.shape, range: [axis, start, end] });
+      throw shapeError("slice", "a range inside its axis", {
+        x: x.shape,
+        range: [axis, start, end],
+      });
     return { shape: x.shape.with(axis, end - start), dtype: x.dtype };
   },
   evaluate({ x, axis, start, node }) {
@@ -27,6 +30,10 @@ export const slice: Op<["x"], { axis: number; start: number; end: number }> = de
     emit.node("Slice", [x, emit.ints([start]), emit.ints([end]), emit.ints([axis])]),
   cases: [
     { shapes: { x: [2, 5, 3] }, attrs: { axis: 1, start: 1, end: 4 } },
-    { shapes: { x: [4] }, attrs: { axis: 0, start: 2, end: 4 }, known: { inputs: { x: [1, 2, 3, 4] }, output: [3, 4] } },
+    {
+      shapes: { x: [4] },
+      attrs: { axis: 0, start: 2, end: 4 },
+      known: { inputs: { x: [1, 2, 3, 4] }, output: [3, 4] },
+    },
   ],
 });

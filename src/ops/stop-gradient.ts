@@ -7,5 +7,11 @@ export const stopGradient: Op<["x"]> = defineOp("stopGradient", {
   evaluate: ({ x }) => x.data,
   gradient: () => ({}),
   onnx: (emit, { x }) => emit.node("Identity", [x]),
-  cases: [{ shapes: { x: [2] }, known: { inputs: { x: [1, 2] }, output: [1, 2] }, noGradient: "it has none by design" }],
+  cases: [
+    {
+      shapes: { x: [2] },
+      known: { inputs: { x: [1, 2] }, output: [1, 2] },
+      noGradient: "it has none by design",
+    },
+  ],
 });

@@ -10,6 +10,9 @@ export const sub: Op<["a", "b"]> = defineOp("sub", {
   onnx: (emit, { a, b }) => emit.node("Sub", [a, b]),
   cases: [
     { shapes: { a: [2, 3], b: [3] } },
-    { shapes: { a: [2], b: [2] }, known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [-1, -2.5] } },
+    {
+      shapes: { a: [2], b: [2] },
+      known: { inputs: { a: [3, -2], b: [4, 0.5] }, output: [-1, -2.5] },
+    },
   ],
 });

@@ -7,7 +7,9 @@ import { reshape } from "./reshape.ts";
 export function sumTo(x: Node, { shape }: { shape: Shape }): Node {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.shape.length - shape.length;
-  const axes = x.shape.flatMap((dim, axis) => (axis < lead || (shape[axis - lead] === 1 && dim !== 1) ? [axis] : []));
+  const axes = x.shape.flatMap((dim, axis) =>
+    axis < lead || (shape[axis - lead] === 1 && dim !== 1) ? [axis] : [],
+  );
   const summed = axes.length > 0 ? reduceSum(x, { axes }) : x;
   return sameShape(summed.shape, shape) ? summed : reshape(summed, { shape });
 }

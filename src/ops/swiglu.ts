@@ -14,6 +14,9 @@ export const swiglu: Op<["gate", "up"]> = defineOp("swiglu", {
   decompose: ({ gate, up }) => mul(silu(gate), up),
   cases: [
     { shapes: { gate: [3, 4], up: [3, 4] } },
-    { shapes: { gate: [1], up: [1] }, known: { inputs: { gate: [1], up: [2] }, output: [1.4621171572600098] } },
+    {
+      shapes: { gate: [1], up: [1] },
+      known: { inputs: { gate: [1], up: [2] }, output: [1.4621171572600098] },
+    },
   ],
 });

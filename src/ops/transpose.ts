@@ -26,10 +26,16 @@ export const transpose: Op<["x"], { perm: readonly number[] }> = defineOp("trans
     }
     return out;
   },
-  gradient: ({ perm, dy }) => ({ x: () => transpose(dy, { perm: perm.map((_, axis) => perm.indexOf(axis)) }) }),
+  gradient: ({ perm, dy }) => ({
+    x: () => transpose(dy, { perm: perm.map((_, axis) => perm.indexOf(axis)) }),
+  }),
   onnx: (emit, { x, perm }) => emit.node("Transpose", [x], { perm }),
   cases: [
     { shapes: { x: [2, 3, 4] }, attrs: { perm: [2, 0, 1] } },
-    { shapes: { x: [2, 3] }, attrs: { perm: [1, 0] }, known: { inputs: { x: [1, 2, 3, 4, 5, 6] }, output: [1, 4, 2, 5, 3, 6] } },
+    {
+      shapes: { x: [2, 3] },
+      attrs: { perm: [1, 0] },
+      known: { inputs: { x: [1, 2, 3, 4, 5, 6] }, output: [1, 4, 2, 5, 3, 6] },
+    },
   ],
 });

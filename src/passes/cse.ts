@@ -7,12 +7,13 @@ import { rewrite } from "../ir/rewrite.ts";
  */
 export function cse(roots: readonly Node[]): Node[] {
   const ids = new Map<Node, number>();
-  const first = new Map<string, Node>();
+  const first = new Map<string, Node[]>();
   return rewrite(roots, (node) => {
     const key = keyOf(node, ids);
-    const known = first.get(key);
+    const alike = first.get(key) ?? [];
+    const known = alike.find((other) => sameValue(other, node));
     if (known) return known;
-    first.set(key, node);
+    first.set(key, [...alike, node]);
     ids.set(node, ids.size);
     return node;
   });
@@ -20,6 +21,11 @@ export function cse(roots: readonly Node[]): Node[] {
 
 function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
   const inputs = node.inputs.map((input) => ids.get(input)!);
-  const value = node.value ? `${node.value.dtype}:${node.value.data.join()}` : "";
-  return [node.op.name, node.phase ?? "", node.name ?? "", node.dtype, node.shape, JSON.stringify(node.attrs), inputs, value].join("|");
+  const { op, phase, name, dtype, shape, attrs } = node;
+  return [op.name, phase ?? "", name ?? "", dtype, shape, JSON.stringify(attrs), inputs].join("|");
+}
+
+function sameValue({ value: a }: Node, { value: b }: Node): boolean {
+  if (!a || !b || a === b) return a === b;
+  return a.data.every((x: number | bigint, i: number) => x === b.data[i]);
 }

@@ -14,7 +14,10 @@ import { expand } from "./expand.ts";
  */
 export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gradients: Node[] } {
   if (loss.shape.length > 0)
-    throw new LorikeetError("gradient", `Expected a scalar loss, got shape ${formatShape(loss.shape)}`);
+    throw new LorikeetError(
+      "gradient",
+      `Expected a scalar loss, got shape ${formatShape(loss.shape)}`,
+    );
   const root = expand([loss], (node) => node.op.gradient !== undefined)[0]!;
   const order = topological([root]);
   const active = new Set(params);
@@ -24,7 +27,10 @@ export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gra
     const dy = gradients.get(node);
     if (!dy || !active.has(node) || node.inputs.length === 0) continue;
     if (!node.op.gradient)
-      throw new LorikeetError("gradient", `Op ${node.op.name} has neither a gradient nor a decomposition`);
+      throw new LorikeetError(
+        "gradient",
+        `Op ${node.op.name} has neither a gradient nor a decomposition`,
+      );
     const rules = node.op.gradient(node, dy);
     for (const [i, input] of node.inputs.entries()) {
       const rule = rules[i];
@@ -34,5 +40,8 @@ export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gra
       gradients.set(input, before ? add(before, dx) : dx);
     }
   }
-  return { loss: root, gradients: params.map((param) => gradients.get(param) ?? constant(0, param.shape)) };
+  return {
+    loss: root,
+    gradients: params.map((param) => gradients.get(param) ?? constant(0, param.shape)),
+  };
 }

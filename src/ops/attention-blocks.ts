@@ -1,0 +1,133 @@
+/** @file Attention in static causal blocks: what the forward and the backward decomposition share. */
+import type { Node } from "../ir/node.ts";
+import type { DType } from "../tensor/dtype.ts";
+import { add } from "./add.ts";
+import { constant, literal } from "./leaf.ts";
+import { equal } from "./equal.ts";
+import { matmul } from "./matmul.ts";
+import { mul } from "./mul.ts";
+import { reshape } from "./reshape.ts";
+import { select } from "./select.ts";
+import { slice } from "./slice.ts";
+import { softmax } from "./softmax.ts";
+import { tanh } from "./tanh.ts";
+import { transpose } from "./transpose.ts";
+
+/** Options of attention: `scale` on the scores, `window` 0 = unlimited, `softcap` 0 = none. */
+export interface AttentionAttrs {
+  readonly scale: number;
+  readonly causal: boolean;
+  readonly window: number;
+  readonly softcap: number;
+}
+
+/** Inputs of attention; see `attention`. */
+export interface AttentionInputs {
+  readonly q: Node;
+  readonly k: Node;
+  readonly v: Node;
+  readonly segmentsQ: Node | undefined;
+  readonly segmentsK: Node | undefined;
+}
+
+/** Rows of queries that share one range of visible keys. */
+export interface Block {
+  readonly start: number;
+  readonly end: number;
+  readonly keyStart: number;
+  readonly keyEnd: number;
+}
+
+/** Score of a key that must not be seen: its weight underflows to 0, and a row of only such keys stays finite. */
+const HIDDEN = -1e30;
+
+/** Splits T queries so that, when causal, no block looks at keys that all its rows must not see. */
+export function blocksOf(T: number, S: number, { causal, window }: AttentionAttrs): Block[] {
+  const count = causal && T >= 256 ? Math.min(8, Math.floor(T / 128)) : 1;
+  const size = Math.ceil(T / count);
+  return Array.from({ length: Math.ceil(T / size) }, (_, i) => {
+    const start = i * size;
+    const end = Math.min(T, start + size);
+    const keyEnd = causal ? end + S - T : S;
+    const keyStart = causal && window > 0 ? Math.max(0, start + S - T - window + 1) : 0;
+    return { start, end, keyStart, keyEnd };
+  });
+}
+
+/** (B, T, H, D) → (B·Hk, rep·T…) order: (B·Hk, rep, T, D). Query heads of one key head become one batch entry. */
+export function groupHeads(x: Node, keyHeads: number): Node {
+  const [B, T, H, D] = x.shape as [number, number, number, number];
+  const rep = H / keyHeads;
+  const split = reshape(x, { shape: [B, T, keyHeads, rep, D] });
+  return reshape(transpose(split, { perm: [0, 2, 3, 1, 4] }), { shape: [B * keyHeads, rep, T, D] });
+}
+
+/** The inverse of `groupHeads`: (B·Hk, rep, T, D) → (B, T, H, D). */
+export function ungroupHeads(x: Node, B: number): Node {
+  const [BH, rep, T, D] = x.shape as [number, number, number, number];
+  const split = reshape(x, { shape: [B, BH / B, rep, T, D] });
+  return reshape(transpose(split, { perm: [0, 3, 1, 2, 4] }), { shape: [B, T, (BH / B) * rep, D] });
+}
+
+/** Rows `block` of a grouped tensor as one matrix a batch entry: (B·Hk, rep·rows, D). */
+export function rowsOf(grouped: Node, { start, end }: Block): Node {
+  const [BH, rep, , D] = grouped.shape as [number, number, number, number];
+  return reshape(slice(grouped, { axis: 2, start, end }), { shape: [BH, rep * (end - start), D] });
+}
+
+/** The keys (or values) that `block` sees: (B·Hk, keys, D). */
+export function keysOf(grouped: Node, { keyStart, keyEnd }: Block): Node {
+  const [BH, , , D] = grouped.shape as [number, number, number, number];
+  const keys = slice(grouped, { axis: 2, start: keyStart, end: keyEnd });
+  return reshape(keys, { shape: [BH, keyEnd - keyStart, D] });
+}
+
+/** Attention weights of one block, (B·Hk, rep·rows, keys), and the tanh of its scores when they are capped. */
+export function blockWeights(
+  inputs: AttentionInputs,
+  block: Block,
+  attrs: AttentionAttrs,
+): { weights: Node; capped: Node | undefined } {
+  const { q, k, segmentsQ, segmentsK } = inputs;
+  const [B, T, H] = q.shape as [number, number, number];
+  const [, S, keyHeads] = k.shape as [number, number, number];
+  const rows = rowsOf(groupHeads(q, keyHeads), block);
+  const raw = matmul(rows, keysOf(groupHeads(k, keyHeads), block), { transB: true });
+  let scores = mul(raw, constant(attrs.scale));
+  const capped = attrs.softcap > 0 ? tanh(mul(scores, constant(1 / attrs.softcap))) : undefined;
+  if (capped) scores = mul(capped, constant(attrs.softcap));
+  const [R, K] = [block.end - block.start, block.keyEnd - block.keyStart];
+  const mask = causalMask(block, S - T, attrs, q.dtype);
+  if (mask) scores = add(reshape(scores, { shape: [B * keyHeads, H / keyHeads, R, K] }), mask);
+  if (segmentsQ && segmentsK) {
+    const from = reshape(slice(segmentsQ, { axis: 1, start: block.start, end: block.end }), {
+      shape: [B, 1, R, 1],
+    });
+    const to = reshape(slice(segmentsK, { axis: 1, start: block.keyStart, end: block.keyEnd }), {
+      shape: [B, 1, 1, K],
+    });
+    const hidden = select(equal(from, to), constant(0), constant(HIDDEN));
+    scores = add(reshape(scores, { shape: [B, H, R, K] }), hidden);
+  }
+  return { weights: softmax(reshape(scores, { shape: raw.shape })), capped };
+}
+
+/** What is added to scores of hidden keys, (rows, keys), or undefined when every row sees every key. */
+function causalMask(
+  block: Block,
+  offset: number,
+  attrs: AttentionAttrs,
+  dtype: DType,
+): Node | undefined {
+  const { start, end, keyStart, keyEnd } = block;
+  if (!attrs.causal) return undefined;
+  const [R, K] = [end - start, keyEnd - keyStart];
+  const data = new Float32Array(R * K);
+  for (let r = 0; r < R; r++)
+    for (let s = 0; s < K; s++) {
+      const distance = start + r + offset - (keyStart + s);
+      if (distance < 0 || (attrs.window > 0 && distance >= attrs.window)) data[r * K + s] = HIDDEN;
+    }
+  if (data.every((value) => value === 0)) return undefined;
+  return literal({ dtype: dtype === "f64" ? "f64" : "f32", shape: [R, K], data });
+}
