@@ -1,0 +1,37 @@
+import { LorikeetError } from "../errors.ts";
+
+/** A checkpoint's `config.json`, as parsed. */
+export type HfConfig = Readonly<Record<string, unknown>>;
+
+/**
+ * A number field of `config`.
+ * @throws LorikeetError `model-config` when it is absent (and `fallback` undefined) or no finite number
+ */
+export function numberField(config: HfConfig, name: string, fallback?: number): number {
+  const value = config[name] ?? fallback;
+  if (typeof value !== "number" || !Number.isFinite(value))
+    throw new LorikeetError("model-config", `Expected a number for ${name} in config.json, got ${JSON.stringify(value)}`);
+  return value;
+}
+
+/** A true/false field of `config`. */
+export function flagField(config: HfConfig, name: string, fallback: boolean): boolean {
+  const value = config[name] ?? fallback;
+  if (typeof value !== "boolean")
+    throw new LorikeetError("model-config", `Expected true or false for ${name} in config.json, got ${JSON.stringify(value)}`);
+  return value;
+}
+
+/**
+ * Checks that a field that Lorikeet implements in some variants only has one of them.
+ * @throws LorikeetError `model-config` naming the field, its value and what is supported
+ */
+export function oneOf<T extends string>(config: HfConfig, name: string, supported: readonly T[], fallback: T): T {
+  const value = config[name] ?? fallback;
+  if (!supported.includes(value as T))
+    throw new LorikeetError(
+      "model-config",
+      `Expected ${name} in config.json to be ${supported.join(", ")}, got ${JSON.stringify(value)}`,
+    );
+  return value as T;
+}

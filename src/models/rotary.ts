@@ -1,0 +1,117 @@
+import { LorikeetError } from "../errors.ts";
+import type { Node } from "../ir/node.ts";
+import { cast } from "../ops/cast.ts";
+import { cos } from "../ops/cos.ts";
+import { constant, literal } from "../ops/leaf.ts";
+import { mul } from "../ops/mul.ts";
+import { reshape } from "../ops/reshape.ts";
+import { sin } from "../ops/sin.ts";
+import { sizeOf } from "../tensor/shape.ts";
+import { type HfConfig, numberField } from "./config.ts";
+
+/** How fast each pair of features turns with position, and the factor on its cosine and sine. */
+export interface Rotary {
+  /** R/2 angles a position, radians. */
+  readonly frequencies: Float64Array;
+  readonly factor: number;
+}
+
+/** Cosine and sine of every position's angles, each (N, R/2). */
+export interface Angles {
+  readonly cos: Node;
+  readonly sin: Node;
+}
+
+/**
+ * The rotary embedding of `config` for heads of `dim` features, in the old spelling (`rope_theta`, `rope_scaling`)
+ * or the new one (`rope_parameters`, possibly one for each layer type).
+ * @param length longest sequence, for scalings that depend on it
+ * @throws LorikeetError `model-config` for a rope type that is not supported
+ */
+export function rotaryOf(config: HfConfig, dim: number, options: { layerType?: string; length: number }): Rotary {
+  const { layerType, length } = options;
+  const given = (config["rope_parameters"] ?? config["rope_scaling"] ?? {}) as HfConfig;
+  const parameters = ((layerType && given[layerType]) || given) as HfConfig;
+  const theta = numberField(parameters, "rope_theta", numberField(config, "rope_theta", 10000));
+  const type = (parameters["rope_type"] ?? parameters["type"] ?? "default") as string;
+  const partial = numberField(parameters, "partial_rotary_factor", numberField(config, "partial_rotary_factor", 1));
+  const rotated = Math.floor(dim * partial);
+  const plain = Float64Array.from({ length: rotated / 2 }, (_, i) => theta ** ((-2 * i) / rotated));
+  const scaling = scalings[type];
+  if (!scaling)
+    throw new LorikeetError(
+      "model-config",
+      `Expected rope_type in config.json to be ${Object.keys(scalings).join(", ")}, got ${type}`,
+    );
+  return scaling(plain, parameters, { config, theta, dim: rotated, length });
+}
+
+/** Cosines and sines for `positions` (…) in one row a position. */
+export function anglesOf({ frequencies, factor }: Rotary, positions: Node): Angles {
+  const table = literal({ dtype: "f32", shape: [1, frequencies.length], data: Float32Array.from(frequencies) });
+  const column = reshape(cast(positions, { dtype: "f32" }), { shape: [sizeOf(positions.shape), 1] });
+  const angles = mul(column, table);
+  const scaled = (x: Node): Node => (factor === 1 ? x : mul(x, constant(factor)));
+  return { cos: scaled(cos(angles)), sin: scaled(sin(angles)) };
+}
+
+interface Context {
+  readonly config: HfConfig;
+  readonly theta: number;
+  readonly dim: number;
+  readonly length: number;
+}
+
+type Scaling = (plain: Float64Array, parameters: HfConfig, context: Context) => Rotary;
+
+const scalings: Readonly<Record<string, Scaling>> = {
+  default: (plain) => ({ frequencies: plain, factor: 1 }),
+  linear: (plain, parameters) => ({
+    frequencies: plain.map((f) => f / numberField(parameters, "factor")),
+    factor: 1,
+  }),
+  llama3,
+  yarn,
+  longrope,
+};
+
+/** Llama 3.1: low frequencies divided by `factor`, high ones kept, a smooth passage between. */
+function llama3(plain: Float64Array, parameters: HfConfig): Rotary {
+  const factor = numberField(parameters, "factor");
+  const low = numberField(parameters, "low_freq_factor");
+  const high = numberField(parameters, "high_freq_factor");
+  const context = numberField(parameters, "original_max_position_embeddings");
+  const frequencies = plain.map((f) => {
+    const turns = (context * f) / (2 * Math.PI);
+    const share = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+    return (1 - share) * (f / factor) + share * f;
+  });
+  return { frequencies, factor: 1 };
+}
+
+/** YaRN. https://arxiv.org/abs/2309.00071 */
+function yarn(plain: Float64Array, parameters: HfConfig, { config, theta, dim }: Context): Rotary {
+  const context = numberField(parameters, "original_max_position_embeddings", numberField(config, "max_position_embeddings"));
+  const factor = numberField(parameters, "factor");
+  const featureOf = (turns: number): number =>
+    (dim * Math.log(context / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
+  const start = Math.max(0, Math.floor(featureOf(numberField(parameters, "beta_fast", 32))));
+  const end = Math.min(dim - 1, Math.ceil(featureOf(numberField(parameters, "beta_slow", 1))));
+  const frequencies = plain.map((f, i) => {
+    const ramp = Math.min(1, Math.max(0, (i - start) / Math.max(end - start, 0.001)));
+    return (f / factor) * ramp + f * (1 - ramp);
+  });
+  const attention = parameters["attention_factor"] as number | undefined;
+  return { frequencies, factor: attention ?? (factor > 1 ? 0.1 * Math.log(factor) + 1 : 1) };
+}
+
+/** LongRoPE (Phi-3): a divisor for each frequency, one list for short and one for long sequences. */
+function longrope(plain: Float64Array, parameters: HfConfig, { config, length }: Context): Rotary {
+  const longest = numberField(config, "max_position_embeddings");
+  const context = numberField(parameters, "original_max_position_embeddings", numberField(config, "original_max_position_embeddings", longest));
+  const divisors = parameters[length > context ? "long_factor" : "short_factor"] as readonly number[];
+  const ratio = numberField(parameters, "factor", longest / context);
+  const attention = parameters["attention_factor"] as number | undefined;
+  const factor = attention ?? (ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(context)));
+  return { frequencies: plain.map((f, i) => f / divisors[i]!), factor };
+}
