@@ -1,0 +1,107 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { createTokenizer, type Tokenizer } from "./tokenizer.ts";
+
+interface Expected {
+  ids: number[][];
+  texts: string[];
+}
+const read = (path: string): unknown =>
+  JSON.parse(readFileSync(new URL(path, import.meta.url), "utf8"));
+const { strings, styles, embedded } = read("fixtures/tokenizers.json") as {
+  strings: string[];
+  styles: Record<string, Expected & { tokenizer: object }>;
+  embedded: Expected;
+};
+const model = "../../models/storyteller-6m";
+const storyteller = createTokenizer({
+  tokenizer: read(`${model}/tokenizer.json`),
+  config: read(`${model}/tokenizer_config.json`) as Record<string, unknown>,
+  generationConfig: read(`${model}/generation_config.json`) as Record<string, unknown>,
+});
+
+const cases: [string, Tokenizer, Expected][] = [
+  ["storyteller-6m", storyteller, embedded],
+  ...Object.entries(styles).map(([name, style]): [string, Tokenizer, Expected] => [
+    name,
+    createTokenizer({ tokenizer: style.tokenizer }),
+    style,
+  ]),
+];
+
+describe.each(cases)("tokenizer in the style of %s", (_, tokenizer, expected) => {
+  it(`gives Python's ids for ${strings.length} hard strings`, () => {
+    expect(strings.length).toBeGreaterThanOrEqual(200);
+    const ids = strings.map((text) => [text, tokenizer.encode(text)]);
+    expect(ids).toEqual(strings.map((text, i) => [text, expected.ids[i]]));
+  });
+
+  it("gives Python's text for these ids", () => {
+    expect(expected.ids.map((ids) => tokenizer.decode(ids))).toEqual(expected.texts);
+  });
+
+  it("streams the same text, never half a character", () => {
+    for (const [i, ids] of expected.ids.entries()) {
+      const decoder = tokenizer.stream();
+      const parts = ids.map((id) => decoder.push(id));
+      expect(parts.join("") + decoder.flush()).toBe(expected.texts[i]);
+      if (!expected.texts[i]!.includes("\ufffd")) expect(parts.join("")).not.toContain("\ufffd");
+    }
+  });
+});
+
+describe("tokenizer", () => {
+  it("finds special tokens in tokenizer_config.json, then in the models' configs", () => {
+    expect(storyteller.specials).toEqual({
+      bosId: 0,
+      bosToken: "<|endoftext|>",
+      eosId: 0,
+      eosToken: "<|endoftext|>",
+      padId: 3,
+      stopIds: [0],
+    });
+    const tokenizer = read(`${model}/tokenizer.json`);
+    const bare = createTokenizer({ tokenizer, generationConfig: { eos_token_id: [2, 0] } });
+    expect(bare.specials).toMatchObject({ eosId: 2, eosToken: "<|im_end|>", stopIds: [2, 0] });
+    expect(bare.specials).toMatchObject({ bosId: undefined, padId: 2 });
+    const named = createTokenizer({
+      tokenizer,
+      config: { eos_token: { content: "<|im_end|>" } },
+      generationConfig: { eos_token_id: 0 },
+    });
+    expect(named.specials).toMatchObject({ eosId: 2, stopIds: [2, 0] });
+  });
+
+  it("adds the post-processor's tokens only when asked to", () => {
+    const llama = createTokenizer({ tokenizer: styles["llama3"]!.tokenizer });
+    const bos = llama.tokenId("<s>");
+    expect(llama.encode("hi")[0]).toBe(bos);
+    expect(llama.encode("hi", { addSpecialTokens: false })).not.toContain(bos);
+  });
+
+  it("leaves out unknown ids and, when asked to, special tokens", () => {
+    const ids = [1, ...storyteller.encode("once"), 2, 999_999];
+    expect(storyteller.decode(ids)).toBe("<|im_start|>once<|im_end|>");
+    expect(storyteller.decode(ids, { skipSpecialTokens: true })).toBe("once");
+    expect(storyteller.decode([])).toBe("");
+    expect(storyteller.vocabSize).toBe(6144);
+  });
+
+  it("ends a stream that stops within a character with U+FFFD", () => {
+    const [first] = storyteller.encode("😀");
+    const decoder = storyteller.stream();
+    expect(decoder.push(first!)).toBe("");
+    expect(decoder.flush()).toBe("\ufffd");
+  });
+
+  it.each([
+    ["no object", "a string", /object with a "model"/],
+    ["no model", {}, /object with a "model"/],
+    ["an unknown model", { model: { type: "Markov" } }, /Unknown TokenizerModel type: Markov/],
+    ["a cut-off model", { model: { type: "BPE", vocab: {} } }, /supported kind/],
+  ])("refuses %s", (_, tokenizer, message) => {
+    const make = (): unknown => createTokenizer({ tokenizer });
+    expect(make).toThrow(expect.objectContaining({ code: "tokenizer" }));
+    expect(make).toThrow(message);
+  });
+});
