@@ -29,11 +29,17 @@ export default tseslint.config(
       "no-restricted-syntax": ["error", enums, defaults, opSwitch],
       "@typescript-eslint/no-floating-promises": "error",
       "@typescript-eslint/consistent-type-imports": ["error", { fixStyle: "inline-type-imports" }],
+      "@typescript-eslint/no-unused-vars": [
+        "error",
+        { argsIgnorePattern: "^_", varsIgnorePattern: "^_", ignoreRestSiblings: true },
+      ],
       "@typescript-eslint/restrict-template-expressions": [
         "error",
         { allowNumber: true, allowBoolean: true },
       ],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+      // `false as boolean` is how a default value's type is kept wide
+      "@typescript-eslint/no-unnecessary-type-assertion": ["error", { typesToIgnore: ["boolean"] }],
       // `!` is the price of noUncheckedIndexedAccess in numeric loops
       "@typescript-eslint/no-non-null-assertion": "off",
       // noPropertyAccessFromIndexSignature asks for the brackets that this forbids

@@ -4,7 +4,7 @@ import { basename, dirname } from "node:path";
 
 const folders = ["src", "test", "bench", "scripts", "docs", "examples", "web"];
 const source = /\.(ts|tsx|js|mjs|cjs|cu|cuh|md|css|html)$/;
-const kebab = /^[a-z0-9]+(-[a-z0-9]+)*$/;
+const kebab = /^([a-z0-9]+(-[a-z0-9]+)*|README)$/;
 const drawers = /^(utils?|helpers?|common|misc)$/;
 const testKinds = ["onnx", "cuda"];
 

@@ -1,0 +1,72 @@
+/** @file Writes docs/ops.md from the registry of ops and their docstrings; `--check` fails when it would change. */
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { format } from "prettier";
+import "./typescript.js";
+
+const { registry } = await import("../src/ops/registry.ts");
+
+const page = new URL("../docs/ops.md", import.meta.url);
+const sources = readdirSync("src/ops")
+  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
+  .map((file) => ({ file, text: readFileSync(`src/ops/${file}`, "utf8") }));
+
+const text = await format(markdown(), { parser: "markdown", printWidth: 100 });
+if (!process.argv.includes("--check")) writeFileSync(page, text);
+else if (text !== readFileSync(page, "utf8")) {
+  console.error("docs/ops.md differs from the registry; run: node scripts/generate-docs.js");
+  process.exitCode = 1;
+}
+
+function markdown() {
+  const primitives = registry.filter((rules) => !rules.decompose);
+  const composites = registry.filter((rules) => rules.decompose);
+  return `<!-- Written by scripts/generate-docs.js; edit the docstrings in src/ops instead. -->
+
+# Operations
+
+What a graph is made of: ${registry.length} ops besides the leaves. Engines run an op by their own lowering
+or, without one, by its decomposition. How to add one: [adding-an-op.md](adding-an-op.md).
+
+## Primitives
+
+Defined by a loop over float64 values in the reference engine. An op without a gradient rule is
+constant to its inputs: nothing flows back through it.
+
+| op | inputs | gives | gradient | ONNX |
+| --- | --- | --- | --- | --- |
+${primitives.map((rules) => row(rules, rules.gradient ? "rule" : "none")).join("\n")}
+
+## Composites
+
+Defined by other ops. A gradient rule of their own is a faster one than their decomposition's.
+
+| op | inputs | gives | gradient | ONNX |
+| --- | --- | --- | --- | --- |
+${composites.map((rules) => row(rules, rules.gradient ? "rule" : "decomposed")).join("\n")}
+`;
+}
+
+function row({ name, inputs, onnx }, gradient) {
+  const { file, doc } = sourceOf(name);
+  const names = inputs.map((input) => `\`${input}\``).join(", ");
+  const cells = [
+    `[${name}](../src/ops/${file})`,
+    names,
+    doc,
+    gradient,
+    onnx ? "own" : "decomposed",
+  ];
+  return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+}
+
+/** File and docstring of the op `name`. @throws Error when it has none */
+function sourceOf(name) {
+  const docstring = new RegExp(
+    String.raw`/\*\*((?:(?!\*/)[^])*)\*/\s*export (?:const|function) ${name}\b`,
+  );
+  for (const { file, text } of sources) {
+    const found = docstring.exec(text);
+    if (found) return { file, doc: found[1].replace(/\s*\n\s*\*\s?/g, " ").trim() };
+  }
+  throw new Error(`Expected a docstring above the op "${name}" in src/ops, found none`);
+}
