@@ -1,0 +1,5 @@
+/** @file All GPU checks. */
+import { checks as attention } from "./attention.ts";
+import type { Check } from "./check.ts";
+
+export const allChecks: readonly Check[] = [...attention];

@@ -1,0 +1,107 @@
+/** @file Checks of attention against float64 loops: head sizes, grouped heads, masks, packed segments, strided rows. */
+import { type Attention, type AttentionSpec, flashAttention } from "../../src/backends/cuda/attention.ts";
+import type { Device } from "../../src/backends/cuda/device.ts";
+import { toFloat64 } from "../../src/tensor/convert.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { tensor } from "../../src/tensor/tensor.ts";
+import { referenceAttention } from "./attention-reference.ts";
+import { type Check, download, expectClose, poisoned, randomTensor, release, upload } from "./check.ts";
+
+/** bf16 operands and probabilities: 2^-9 each. */
+const LIMIT = { bf16: 1.2e-2, f16: 2e-3 } as const;
+
+type Options = Partial<AttentionSpec> & { readonly packed?: boolean; readonly seed?: number };
+
+function spec({ B = 2, T = 70, S = T, H = 4, Hk = 2, D = 64, dtype = "bf16", causal = true, window = 0 }: Options): AttentionSpec {
+  return { B, T, S, H, Hk, D, dtype, causal, window, scale: 1 / Math.sqrt(D) };
+}
+
+/** Sorted segment ids: three documents and a tail of padding whose segment no key has. */
+function segmentIds(B: number, length: number, total: number): Int32Array {
+  return Int32Array.from({ length: B * length }, (_, i) => {
+    const position = (i % length) + total - length;
+    return Math.floor((position * 3) / total) + (i >= length ? 1 : 0);
+  });
+}
+
+/** Runs `attention` on random data and compares everything with the float64 reference. */
+export function checkAttention(device: Device, attention: Attention, options: Options): string {
+  const { B, T, S, H, Hk, D, dtype } = spec(options);
+  const random = new Random(options.seed ?? 1);
+  const q = randomTensor(random, [B, T, H * D], dtype);
+  const kv = randomTensor(random, [B, S, 2 * Hk * D], dtype); // keys and values interleaved by token
+  const dout = randomTensor(random, [B, T, H * D], dtype);
+  const rows = toFloat64(kv);
+  const part = (which: number): Float64Array =>
+    Float64Array.from({ length: B * S * Hk * D }, (_, i) => {
+      const token = Math.floor(i / (Hk * D));
+      return rows[(2 * token + which) * Hk * D + (i % (Hk * D))]!;
+    });
+  const segments = options.packed ? ([segmentIds(B, T, S), segmentIds(B, S, S)] as const) : undefined;
+  const expected = referenceAttention(spec(options), [toFloat64(q), part(0), part(1), toFloat64(dout)], segments);
+  const [dq_, dkv_] = [q.shape, kv.shape];
+  const at = {
+    q: upload(device, q),
+    kv: upload(device, kv),
+    dout: upload(device, dout),
+    o: poisoned(device, dtype, q.shape),
+    lse: poisoned(device, "f32", [B, H, T]),
+    dq: poisoned(device, dtype, dq_),
+    dkv: poisoned(device, dtype, dkv_),
+    scratch: poisoned(device, "u8", [attention.scratchBytes]),
+    queries: segments ? upload(device, tensor("i32", [B, T], segments[0])) : 0,
+    keys: segments ? upload(device, tensor("i32", [B, S], segments[1])) : 0,
+  };
+  const half = Hk * D * 2;
+  const buffers = {
+    q: { at: at.q, ld: H * D },
+    k: { at: at.kv, ld: 2 * Hk * D },
+    v: { at: at.kv + half, ld: 2 * Hk * D },
+    o: { at: at.o, ld: H * D },
+    lse: at.lse,
+    segments: { queries: at.queries, keys: at.keys },
+  };
+  attention.forward(buffers);
+  attention.backward({
+    ...buffers,
+    dout: { at: at.dout, ld: H * D },
+    dq: { at: at.dq, ld: H * D },
+    dk: { at: at.dkv, ld: 2 * Hk * D },
+    dv: { at: at.dkv + half, ld: 2 * Hk * D },
+    scratch: at.scratch,
+  });
+  const limit = LIMIT[dtype];
+  const dkv = toFloat64(download(device, at.dkv, dtype, kv.shape));
+  const split = (which: number): Float64Array =>
+    Float64Array.from({ length: B * S * Hk * D }, (_, i) => dkv[(2 * Math.floor(i / (Hk * D)) + which) * Hk * D + (i % (Hk * D))]!);
+  const asTensor = (data: Float64Array): ReturnType<typeof tensor> => tensor("f64", [data.length], data);
+  const report = [
+    expectClose("o", download(device, at.o, dtype, q.shape), expected.o, limit),
+    expectClose("dq", download(device, at.dq, dtype, q.shape), expected.dq, limit),
+    expectClose("dk", asTensor(split(0)), expected.dk, limit),
+    expectClose("dv", asTensor(split(1)), expected.dv, limit),
+  ].join(", ");
+  release(device, Object.values(at).filter((address) => address !== 0));
+  return report;
+}
+
+const CASES: readonly Options[] = [
+  { D: 32 },
+  { D: 64, T: 130, seed: 2 },
+  { D: 96, B: 1 },
+  { D: 128, T: 129, H: 2, Hk: 1, B: 1 },
+  { D: 256, H: 2, Hk: 1, B: 1 },
+  { D: 64, causal: false, T: 65, S: 131 },
+  { D: 64, T: 17, S: 100 },
+  { D: 32, T: 200, window: 37, B: 1 },
+  { D: 64, T: 150, packed: true },
+  { D: 64, T: 40, S: 150, packed: true, causal: false },
+  { D: 64, dtype: "f16", H: 3, Hk: 3 },
+  { D: 64, T: 1, S: 1, B: 3 },
+];
+
+/** Checks of the own kernels. */
+export const checks: readonly Check[] = CASES.map((options) => ({
+  name: `flash attention ${JSON.stringify(options)}`,
+  run: (device) => checkAttention(device, flashAttention(device, spec(options)), options),
+}));

@@ -1,0 +1,73 @@
+/** @file What the GPU checks share: random data, device buffers with poisoned results, and the error measure. */
+import type { Device } from "../../src/backends/cuda/device.ts";
+import { allocateDevice } from "../../src/backends/cuda/device.ts";
+import { convert, toFloat64 } from "../../src/tensor/convert.ts";
+import { allocate, BYTES, type DType } from "../../src/tensor/dtype.ts";
+import { Random } from "../../src/tensor/random.ts";
+import { sizeOf, type Shape } from "../../src/tensor/shape.ts";
+import type { Tensor } from "../../src/tensor/tensor.ts";
+
+/** One check on a GPU; throws when it fails, returns what it measured. */
+export interface Check {
+  readonly name: string;
+  run(device: Device): string | Promise<string>;
+}
+
+/** Normal values rounded to `dtype`. */
+export function randomTensor(random: Random, shape: Shape, dtype: DType = "f32"): Tensor {
+  const data = Float32Array.from({ length: sizeOf(shape) }, () => random.normal());
+  return convert({ dtype: "f32", shape, data }, dtype);
+}
+
+/** Copies `value` to new device memory. */
+export function upload(device: Device, value: Tensor): number {
+  const at = allocateDevice(device, value.data.byteLength, "a check");
+  if (value.data.byteLength > 0) device.driver.call.cuMemcpyHtoD_v2(at, value.data, value.data.byteLength);
+  return at;
+}
+
+/** Device memory for a result, filled with NaN bits so that what is not written shows. */
+export function poisoned(device: Device, dtype: DType, shape: Shape): number {
+  const bytes = sizeOf(shape) * BYTES[dtype];
+  const at = allocateDevice(device, bytes, "a check");
+  device.driver.call.cuMemsetD8Async(at, 0xff, bytes, device.stream);
+  return at;
+}
+
+/** The tensor at `at`, after all work on the stream. */
+export function download(device: Device, at: number, dtype: DType, shape: Shape): Tensor {
+  device.driver.call.cuStreamSynchronize(device.stream);
+  const data = allocate(dtype, sizeOf(shape));
+  if (data.byteLength > 0) device.driver.call.cuMemcpyDtoH_v2(data, at, data.byteLength);
+  return { dtype, shape, data };
+}
+
+/** ‖actual − expected‖ / ‖expected‖; NaN when any value is. */
+export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let [difference, norm] = [0, 0];
+  for (let i = 0; i < expected.length; i++) {
+    difference += (actual[i]! - expected[i]!) ** 2;
+    norm += expected[i]! ** 2;
+  }
+  return Math.sqrt(difference / (norm || 1));
+}
+
+/** Throws unless the relative error of `actual` is at most `limit`; returns it as text. */
+export function expectClose(what: string, actual: Tensor, expected: ArrayLike<number>, limit: number): string {
+  const values = toFloat64(actual);
+  const error = relativeError(values, expected);
+  if (error <= limit) return `${what} ${error.toExponential(1)}`;
+  let worst = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const gap = Math.abs(values[i]! - expected[i]!);
+    if (!(gap <= Math.abs(values[worst]! - expected[worst]!))) worst = i;
+  }
+  throw new Error(
+    `${what}: expected a relative error of at most ${limit}, got ${error}; at ${worst} expected ${expected[worst]}, got ${values[worst]}`,
+  );
+}
+
+/** Frees everything in `addresses`. */
+export function release(device: Device, addresses: readonly number[]): void {
+  for (const at of addresses) device.driver.call.cuMemFree_v2(at);
+}
