@@ -71,7 +71,7 @@ export function llamaLike(config: HfConfig, sequence: Sequence, options: LlamaOp
   const headWeight = isTied ? table : parameter("lm_head.weight", [vocabulary, hidden]);
   return {
     hidden: norm(x, "model.norm", eps),
-    head: (rows) => linear(rows, headWeight),
+    head: (rows) => linear(rows, headWeight, { module: "lm_head" }),
     present: context.present,
   };
 }

@@ -1,0 +1,53 @@
+import { LorikeetError } from "../errors.ts";
+import { decodeSafetensors } from "../formats/safetensors.ts";
+import { serializeSafetensors } from "../formats/safetensors-write.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { LoraConfig } from "./lora-config.ts";
+import { type AdapterJson, parsePeftConfig, toPeftConfig } from "./peft-config.ts";
+
+/** What PEFT puts before module names in adapter files. */
+export const PEFT_PREFIX = "base_model.model.";
+
+/** A trained (or fresh) adapter: tensors by PEFT key, and its configuration. */
+export interface Adapter {
+  readonly config: LoraConfig;
+  readonly tensors: ReadonlyMap<string, Tensor>;
+  /** The `adapter_config.json` that it was read from. */
+  readonly source?: AdapterJson;
+}
+
+/** The PEFT key of the adapter tensor `part` of `module`. */
+export function peftKey(module: string, part: string): string {
+  return `${PEFT_PREFIX}${module}.${part}`;
+}
+
+/**
+ * An adapter from the two files that PEFT saves.
+ * @throws LorikeetError `adapter-config` when the JSON is malformed; what `parsePeftConfig` and `decodeSafetensors` throw
+ */
+export async function decodeAdapter(configJson: string, weights: Uint8Array): Promise<Adapter> {
+  let source: AdapterJson;
+  try {
+    source = JSON.parse(configJson) as AdapterJson;
+  } catch (cause) {
+    throw new LorikeetError(
+      "adapter-config",
+      "Expected adapter_config.json to be JSON; it does not parse",
+      { cause },
+    );
+  }
+  const config = parsePeftConfig(source);
+  const { tensors } = await decodeSafetensors(weights, "adapter_model.safetensors");
+  return { config, tensors, source };
+}
+
+/** The contents of `adapter_config.json` and `adapter_model.safetensors`, as PEFT 0.21 writes them. */
+export function encodeAdapter({ config, tensors, source }: Adapter): {
+  config: string;
+  weights: Uint8Array;
+} {
+  return {
+    config: JSON.stringify(toPeftConfig(config, source), undefined, 2),
+    weights: serializeSafetensors(tensors, { format: "pt" }),
+  };
+}

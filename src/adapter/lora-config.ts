@@ -1,0 +1,77 @@
+/** How LoRA is initialised. https://arxiv.org/abs/2404.02948 (pissa), https://arxiv.org/abs/2406.01775 (olora) */
+export type LoraInit =
+  | true
+  | false
+  | "gaussian"
+  | "pissa"
+  | `pissa_niter_${number}`
+  | "olora"
+  | "orthogonal"
+  | "eva"
+  | "loftq";
+
+/** Options of LoRA; meanings and defaults are those of PEFT 0.21's LoraConfig, names in camelCase. */
+export interface LoraConfig {
+  /** Rank of ΔW. */
+  readonly r: number;
+  /** ΔW = alpha / r · B·A. */
+  readonly alpha: number;
+  /** Probability of dropping an element of the adapter's input. */
+  readonly dropout: number;
+  /** Module names (by suffix), a regular expression for whole names, "all-linear", or undefined: the family's default. */
+  readonly targetModules: readonly string[] | string | undefined;
+  readonly excludeModules: readonly string[] | string | undefined;
+  readonly layersToTransform: readonly number[] | undefined;
+  readonly layersPattern: readonly string[] | undefined;
+  /** Ranks and alphas of single modules; a key is a regular expression for the end of the name. */
+  readonly rankPattern: Readonly<Record<string, number>>;
+  readonly alphaPattern: Readonly<Record<string, number>>;
+  /** Which biases of the base train. */
+  readonly bias: "none" | "all" | "lora_only";
+  /** B has a bias. */
+  readonly loraBias: boolean;
+  readonly fanInFanOut: boolean;
+  /** Scale alpha / √r. https://arxiv.org/abs/2312.03732 */
+  readonly useRslora: boolean;
+  /** https://arxiv.org/abs/2402.09353 */
+  readonly useDora: boolean;
+  /** Modules (by suffix) that train in full and are saved with the adapter. */
+  readonly modulesToSave: readonly string[] | undefined;
+  /** Rows of embeddings that train. */
+  readonly trainableTokenIndices:
+    readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
+  /** Bare parameters (experts) to adapt. */
+  readonly targetParameters: readonly string[] | undefined;
+  readonly ensureWeightTying: boolean;
+  readonly init: LoraInit;
+  readonly taskType: string | undefined;
+  readonly baseModel: string | undefined;
+}
+
+/** A LoRA configuration: what is given, and PEFT's defaults for the rest. */
+export function lora(options: Partial<LoraConfig> = {}): LoraConfig {
+  return {
+    r: 8,
+    alpha: 8,
+    dropout: 0,
+    targetModules: undefined,
+    excludeModules: undefined,
+    layersToTransform: undefined,
+    layersPattern: undefined,
+    rankPattern: {},
+    alphaPattern: {},
+    bias: "none",
+    loraBias: false,
+    fanInFanOut: false,
+    useRslora: false,
+    useDora: false,
+    modulesToSave: undefined,
+    trainableTokenIndices: undefined,
+    targetParameters: undefined,
+    ensureWeightTying: false,
+    init: true,
+    taskType: "CAUSAL_LM",
+    baseModel: undefined,
+    ...options,
+  };
+}

@@ -1,0 +1,153 @@
+import { LorikeetError } from "../errors.ts";
+import { lora, type LoraConfig, type LoraInit } from "./lora-config.ts";
+
+/** Parsed `adapter_config.json`. */
+export type AdapterJson = Readonly<Record<string, unknown>>;
+
+/** PEFT 0.21's LoraConfig as saved, at its defaults: every field that the file has. */
+const defaults: AdapterJson = {
+  alora_invocation_tokens: null,
+  alpha_pattern: {},
+  arrow_config: null,
+  auto_mapping: null,
+  base_model_name_or_path: null,
+  bias: "none",
+  corda_config: null,
+  ensure_weight_tying: false,
+  eva_config: null,
+  exclude_modules: null,
+  fan_in_fan_out: false,
+  inference_mode: true,
+  init_lora_weights: true,
+  kasa_config: null,
+  layer_replication: null,
+  layers_pattern: null,
+  layers_to_transform: null,
+  loftq_config: {},
+  lora_alpha: 8,
+  lora_bias: false,
+  lora_dropout: 0,
+  lora_ga_config: null,
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  modules_to_save: null,
+  monteclora_config: null,
+  peft_type: "LORA",
+  peft_version: "0.21.0",
+  qalora_group_size: 16,
+  r: 8,
+  rank_pattern: {},
+  revision: null,
+  target_modules: null,
+  target_parameters: null,
+  task_type: null,
+  trainable_token_indices: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+  use_rslora: false,
+  velora_config: null,
+};
+
+/** Fields of research variants that are not built: an adapter that sets one would compute something else. */
+const refused = [
+  "alora_invocation_tokens",
+  "arrow_config",
+  "corda_config",
+  "kasa_config",
+  "layer_replication",
+  "lora_ga_config",
+  "monteclora_config",
+  "use_bdlora",
+  "use_qalora",
+  "velora_config",
+];
+
+/**
+ * The configuration in an `adapter_config.json`.
+ * @throws LorikeetError `peft-type` when it is not LoRA, `unsupported-lora-variant` naming each variant that is set
+ * and not built, `adapter-config` when a rank is not a positive whole number
+ */
+export function parsePeftConfig(json: AdapterJson): LoraConfig {
+  if (json["peft_type"] !== "LORA")
+    throw new LorikeetError(
+      "peft-type",
+      `Expected an adapter of peft_type LORA, got ${JSON.stringify(json["peft_type"])}`,
+    );
+  const set = refused.filter((field) => Boolean(json[field]));
+  if (set.length > 0)
+    throw new LorikeetError(
+      "unsupported-lora-variant",
+      `Expected plain LoRA or DoRA, got an adapter that sets ${set.join(", ")}`,
+      {
+        hint: "Merge it with PEFT into the base model and use the merged model.",
+      },
+    );
+  const get = <T>(field: string): T => (json[field] ?? defaults[field]) as T;
+  const optional = <T>(field: string): T | undefined => (json[field] ?? undefined) as T | undefined;
+  const config = lora({
+    r: get("r"),
+    alpha: get("lora_alpha"),
+    dropout: get("lora_dropout"),
+    targetModules: optional("target_modules"),
+    excludeModules: optional("exclude_modules"),
+    layersToTransform: listOf(optional<number | number[]>("layers_to_transform")),
+    layersPattern: listOf(optional<string | string[]>("layers_pattern")),
+    rankPattern: get("rank_pattern"),
+    alphaPattern: get("alpha_pattern"),
+    bias: get("bias"),
+    loraBias: get("lora_bias"),
+    fanInFanOut: get("fan_in_fan_out"),
+    useRslora: get("use_rslora"),
+    useDora: get("use_dora"),
+    modulesToSave: optional("modules_to_save"),
+    trainableTokenIndices: optional("trainable_token_indices"),
+    targetParameters: optional("target_parameters"),
+    ensureWeightTying: get("ensure_weight_tying"),
+    init: get<LoraInit>("init_lora_weights"),
+    taskType: optional("task_type"),
+    baseModel: optional("base_model_name_or_path"),
+  });
+  const ranks = [config.r, ...Object.values(config.rankPattern)];
+  if (!ranks.every((rank) => Number.isInteger(rank) && rank > 0))
+    throw new LorikeetError(
+      "adapter-config",
+      `Expected ranks to be positive whole numbers, got ${ranks.join(", ")}`,
+    );
+  return config;
+}
+
+/** `adapter_config.json` of `config`: PEFT's fields, sorted. Fields of `original` that Lorikeet does not read are kept. */
+export function toPeftConfig(config: LoraConfig, original: AdapterJson = {}): AdapterJson {
+  const json: Record<string, unknown> = {
+    ...defaults,
+    ...original,
+    r: config.r,
+    lora_alpha: config.alpha,
+    lora_dropout: config.dropout,
+    target_modules: config.targetModules ?? null,
+    exclude_modules: config.excludeModules ?? null,
+    layers_to_transform: original["layers_to_transform"] ?? config.layersToTransform ?? null,
+    layers_pattern: original["layers_pattern"] ?? config.layersPattern ?? null,
+    rank_pattern: config.rankPattern,
+    alpha_pattern: config.alphaPattern,
+    bias: config.bias,
+    lora_bias: config.loraBias,
+    fan_in_fan_out: config.fanInFanOut,
+    use_rslora: config.useRslora,
+    use_dora: config.useDora,
+    modules_to_save: config.modulesToSave ?? null,
+    trainable_token_indices: config.trainableTokenIndices ?? null,
+    target_parameters: config.targetParameters ?? null,
+    ensure_weight_tying: config.ensureWeightTying,
+    init_lora_weights: config.init,
+    task_type: config.taskType ?? null,
+    base_model_name_or_path: config.baseModel ?? null,
+  };
+  return Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function listOf<T>(value: T | T[] | undefined): T[] | undefined {
+  if (value === undefined) return undefined;
+  return Array.isArray(value) ? value : [value];
+}

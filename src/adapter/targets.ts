@@ -1,0 +1,104 @@
+import { LorikeetError, nearest } from "../errors.ts";
+import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
+import type { LoraConfig } from "./lora-config.ts";
+
+/** What a model's family says about targets: PEFT's default list, and the output head that "all-linear" leaves out. */
+export interface FamilyTargets {
+  readonly defaults: readonly string[];
+  readonly head: string;
+}
+
+/**
+ * The layers that `config` adapts, by PEFT's rules.
+ * @throws LorikeetError `lora-targets` when nothing matches, or an entry of a list matches nothing
+ */
+export function resolveTargets(
+  config: LoraConfig,
+  candidates: readonly LoraCandidate[],
+  family: FamilyTargets,
+): Map<string, LoraSite> {
+  const chosen = candidates.filter(
+    (candidate) =>
+      isTarget(config, candidate, family) &&
+      !matchesModule(config.excludeModules ?? [], candidate.module) &&
+      isInLayers(config, candidate.module),
+  );
+  reportMisses(config, candidates, family, chosen.length);
+  return new Map(chosen.map(({ module }) => [module, siteOf(config, module)]));
+}
+
+/** Rank, scale and options of `module` under `config`. */
+export function siteOf(config: LoraConfig, module: string): LoraSite {
+  const rank = patternValue(config.rankPattern, module) ?? config.r;
+  const alpha = patternValue(config.alphaPattern, module) ?? config.alpha;
+  return {
+    module,
+    rank,
+    scale: alpha / (config.useRslora ? Math.sqrt(rank) : rank),
+    dropout: config.dropout,
+    useDora: config.useDora,
+    loraBias: config.loraBias,
+  };
+}
+
+/** PEFT's match of a module path: a list by equal name or suffix after a dot, a string as a regular expression. */
+export function matchesModule(targets: readonly string[] | string, module: string): boolean {
+  if (typeof targets === "string") return new RegExp(`^(?:${targets})$`).test(module);
+  return targets.some((target) => module === target || module.endsWith(`.${target}`));
+}
+
+function isTarget(
+  { targetModules }: LoraConfig,
+  { module, kind }: LoraCandidate,
+  family: FamilyTargets,
+): boolean {
+  if (targetModules === "all-linear")
+    return kind === "linear" && module !== family.head && !module.endsWith(`.${family.head}`);
+  return matchesModule(targetModules ?? family.defaults, module);
+}
+
+function isInLayers({ layersToTransform, layersPattern }: LoraConfig, module: string): boolean {
+  if (!layersToTransform) return true;
+  const names = layersPattern && layersPattern.length > 0 ? layersPattern : ["[^.]*"];
+  const index = names
+    .map((name) => new RegExp(`(?:^|\\.)${name}\\.(\\d+)\\.`).exec(module)?.[1])
+    .find(Boolean);
+  return index !== undefined && layersToTransform.includes(Number(index));
+}
+
+function patternValue(
+  pattern: Readonly<Record<string, number>>,
+  module: string,
+): number | undefined {
+  const key = Object.keys(pattern).find((regex) =>
+    new RegExp(`^(?:.*\\.)?(?:${regex})$`).test(module),
+  );
+  return key === undefined ? undefined : pattern[key];
+}
+
+function reportMisses(
+  { targetModules }: LoraConfig,
+  candidates: readonly LoraCandidate[],
+  family: FamilyTargets,
+  count: number,
+): void {
+  const modules = candidates.map(({ module }) => module);
+  const wanted = targetModules ?? family.defaults;
+  const missed =
+    typeof wanted === "string"
+      ? []
+      : wanted.filter((target) => !modules.some((module) => matchesModule([target], module)));
+  if (count > 0 && missed.length === 0) return;
+  const endings = modules.map((module) => module.split(".").at(-1)!);
+  const missing = (missed.length > 0 ? missed : [wanted].flat()).map((target) => {
+    const near = nearest(target, endings);
+    return `"${target}"${near.length > 0 ? ` (did you mean ${near.map((name) => `"${name}"`).join(", ")}?)` : ""}`;
+  });
+  throw new LorikeetError(
+    "lora-targets",
+    `Expected LoRA targets to match layers of the model; nothing matches ${missing.join(", ")}`,
+    {
+      hint: `Layers that can be adapted end in: ${[...new Set(endings)].join(", ")}. Use "all-linear" for all of them but the output head.`,
+    },
+  );
+}
