@@ -8,6 +8,8 @@ const config: ViteUserConfig = defineConfig({
   test: {
     reporters: ["default", closingLineReporter],
     maxWorkers: 2,
+    // worker threads load sources that Vitest does not transform
+    execArgv: ["--import", new URL("./scripts/typescript.js", import.meta.url).href],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [

@@ -27,7 +27,11 @@ export function hasLowering(node: Node, profile: OnnxProfile): boolean {
  * inputs, results and gradients its outputs.
  * @throws LorikeetError `unsupported-op` when an op has no lowering, `missing-weight` when a weight has no location
  */
-export function emitGraph(graph: Graph, profile: OnnxProfile, weights: WeightLocations): ProgramSpec {
+export function emitGraph(
+  graph: Graph,
+  profile: OnnxProfile,
+  weights: WeightLocations,
+): ProgramSpec {
   const roots = rootsOf(graph);
   const order = topological(roots);
   const lowering = new Lowering(new Emitter(profile), weights, nodesOfWeightsAlone(order));
@@ -93,10 +97,14 @@ class Lowering {
   }
 
   /** ONNX names of `results`, each one distinct from graph inputs, constants and what is `taken`. */
-  results(results: Readonly<Record<string, Node>>, taken: Set<OnnxValue>): Record<string, OnnxValue> {
+  results(
+    results: Readonly<Record<string, Node>>,
+    taken: Set<OnnxValue>,
+  ): Record<string, OnnxValue> {
     const named = Object.entries(results).map(([name, node]) => {
       let value = this.valueFor(node);
-      if (node.inputs.length === 0 || taken.has(value)) value = this.emitter.node("Identity", [value]);
+      if (node.inputs.length === 0 || taken.has(value))
+        value = this.emitter.node("Identity", [value]);
       taken.add(value);
       return [name, value] as const;
     });
@@ -108,7 +116,10 @@ class Lowering {
     const own = new Map<Node, OnnxValue>();
     for (const inner of topological([node])) {
       const value = this.alone.has(inner)
-        ? this.lower(inner, inner.inputs.map((input) => own.get(input)!))
+        ? this.lower(
+            inner,
+            inner.inputs.map((input) => own.get(input)!),
+          )
         : this.values.get(inner)!;
       own.set(inner, value);
     }
@@ -119,9 +130,13 @@ class Lowering {
     this.emitter.scope = node.phase ? `${node.op.name}.again` : node.op.name;
     const value = node.op.onnx?.(this.emitter, node, inputs);
     if (value === undefined)
-      throw new LorikeetError("unsupported-op", `Expected ops with an ONNX lowering for ${this.emitter.profile}, got ${node.op.name}`, {
-        hint: "decompose the graph first (passes/expand)",
-      });
+      throw new LorikeetError(
+        "unsupported-op",
+        `Expected ops with an ONNX lowering for ${this.emitter.profile}, got ${node.op.name}`,
+        {
+          hint: "decompose the graph first (passes/expand)",
+        },
+      );
     return value;
   }
 
@@ -135,7 +150,11 @@ class Lowering {
     if (!isFrozen(node)) this.inputs.push({ name, dtype, shape });
     else {
       const data = this.weights.get(name);
-      if (!data) throw new LorikeetError("missing-weight", `Expected a frozen weight "${name}" ${formatShape(shape)}, got none`);
+      if (!data)
+        throw new LorikeetError(
+          "missing-weight",
+          `Expected a frozen weight "${name}" ${formatShape(shape)}, got none`,
+        );
       this.emitter.weight(name, node, data);
     }
     return name;
@@ -145,7 +164,11 @@ class Lowering {
   private filled({ attrs, dtype, shape }: Node): OnnxValue {
     this.emitter.scope = "constant";
     const value = Number(attrs["value"]);
-    const scalar = this.emitter.constant(convert({ dtype: "f64", shape: [], data: Float64Array.of(value) }, dtype));
-    return shape.length === 0 ? scalar : this.emitter.node("Expand", [scalar, this.emitter.ints(shape)]);
+    const scalar = this.emitter.constant(
+      convert({ dtype: "f64", shape: [], data: Float64Array.of(value) }, dtype),
+    );
+    return shape.length === 0
+      ? scalar
+      : this.emitter.node("Expand", [scalar, this.emitter.ints(shape)]);
   }
 }

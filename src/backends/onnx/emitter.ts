@@ -3,7 +3,13 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { OnnxAttribute, OnnxExternalData, OnnxInitializer, OnnxNode } from "./proto.ts";
 
 /** Attributes that ONNX declares as floats; all other numbers are whole. */
-const FLOAT_ATTRIBUTES: ReadonlySet<string> = new Set(["alpha", "beta", "epsilon", "scale", "softcap"]);
+const FLOAT_ATTRIBUTES: ReadonlySet<string> = new Set([
+  "alpha",
+  "beta",
+  "epsilon",
+  "scale",
+  "softcap",
+]);
 const CONTRIB = "com.microsoft";
 
 /** Collects the nodes and constants of one ONNX graph; equal constants are stored once. */
@@ -23,7 +29,12 @@ export class Emitter implements OnnxEmitter {
     return this.results(1, opType, inputs, attrs)[0]!;
   }
 
-  results(count: number, opType: string, inputs: readonly OnnxValue[], attrs: OnnxAttrs = {}): OnnxValue[] {
+  results(
+    count: number,
+    opType: string,
+    inputs: readonly OnnxValue[],
+    attrs: OnnxAttrs = {},
+  ): OnnxValue[] {
     const isContrib = opType.startsWith(`${CONTRIB}.`);
     const name = `%${this.scope}.${this.nodes.length}`;
     const outputs = Array.from({ length: count }, (_, i) => (i === 0 ? name : `${name}:${i}`));
@@ -33,7 +44,9 @@ export class Emitter implements OnnxEmitter {
       name,
       inputs,
       outputs,
-      attributes: Object.fromEntries(Object.entries(attrs).map(([key, value]) => [key, attributeOf(key, value)])),
+      attributes: Object.fromEntries(
+        Object.entries(attrs).map(([key, value]) => [key, attributeOf(key, value)]),
+      ),
     });
     return outputs;
   }
@@ -50,7 +63,11 @@ export class Emitter implements OnnxEmitter {
   }
 
   ints(values: readonly number[]): OnnxValue {
-    return this.constant({ dtype: "i64", shape: [values.length], data: BigInt64Array.from(values, BigInt) });
+    return this.constant({
+      dtype: "i64",
+      shape: [values.length],
+      data: BigInt64Array.from(values, BigInt),
+    });
   }
 
   scalar(value: number): OnnxValue {
@@ -58,7 +75,11 @@ export class Emitter implements OnnxEmitter {
   }
 
   /** A frozen weight under its own name. */
-  weight(name: string, { dtype, shape }: Pick<Tensor, "dtype" | "shape">, data: Uint8Array | OnnxExternalData): OnnxValue {
+  weight(
+    name: string,
+    { dtype, shape }: Pick<Tensor, "dtype" | "shape">,
+    data: Uint8Array | OnnxExternalData,
+  ): OnnxValue {
     this.initializers.push({ name, dtype, shape, data });
     return name;
   }
@@ -66,7 +87,8 @@ export class Emitter implements OnnxEmitter {
 
 function attributeOf(key: string, value: OnnxAttrs[string]): OnnxAttribute {
   if (typeof value === "string") return { kind: "text", value };
-  if (typeof value === "number") return { kind: FLOAT_ATTRIBUTES.has(key) ? "float" : "int", value };
+  if (typeof value === "number")
+    return { kind: FLOAT_ATTRIBUTES.has(key) ? "float" : "int", value };
   return { kind: "ints", value };
 }
 

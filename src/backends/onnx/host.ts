@@ -24,7 +24,10 @@ export class Host {
       case "compile": {
         const { model, ...spec } = request.spec;
         this.parameters.declare(spec.parameters);
-        this.programs.set(request.program, { ...spec, session: await this.createSession(model, request.options) });
+        this.programs.set(request.program, {
+          ...spec,
+          session: await this.createSession(model, request.options),
+        });
         return { kind: "none" };
       }
       case "run":
@@ -52,17 +55,29 @@ export class Host {
     this.programs.clear();
   }
 
-  private async run(id: number, feeds: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>> {
+  private async run(
+    id: number,
+    feeds: Readonly<Record<string, Tensor>>,
+  ): Promise<Record<string, Tensor>> {
     const program = this.programs.get(id);
-    if (!program) throw new LorikeetError("program-disposed", "Expected a program that is still there, got a disposed one");
+    if (!program)
+      throw new LorikeetError(
+        "program-disposed",
+        "Expected a program that is still there, got a disposed one",
+      );
     const { session, outputs, gradients } = program;
-    const results = await session.run({ ...feeds, ...this.parameters.feeds(Object.keys(program.parameters)) }, [
-      ...Object.values(outputs),
-      ...Object.values(gradients),
-    ]);
-    this.parameters.addGradients(
-      Object.entries(gradients).map(([name, value]) => [name, results[value]!.data as Float32Array]),
+    const results = await session.run(
+      { ...feeds, ...this.parameters.feeds(Object.keys(program.parameters)) },
+      [...Object.values(outputs), ...Object.values(gradients)],
     );
-    return Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, results[value]!]));
+    this.parameters.addGradients(
+      Object.entries(gradients).map(([name, value]) => [
+        name,
+        results[value]!.data as Float32Array,
+      ]),
+    );
+    return Object.fromEntries(
+      Object.entries(outputs).map(([name, value]) => [name, results[value]!]),
+    );
   }
 }

@@ -61,7 +61,11 @@ export class Parameters {
    */
   get(name: string): Tensor {
     const [parameter, slot] = this.find(name);
-    return tensor("f32", parameter.shape, parameter[slot] ?? new Float32Array(sizeOf(parameter.shape)));
+    return tensor(
+      "f32",
+      parameter.shape,
+      parameter[slot] ?? new Float32Array(sizeOf(parameter.shape)),
+    );
   }
 
   /**
@@ -94,7 +98,9 @@ export class Parameters {
 
   /** Clips, applies AdamW and clears; leaves the parameters alone when the norm is not finite. */
   apply(update: AdamWStep): number {
-    const entries = [...this.byName].filter(([, parameter]) => parameter.gradient && parameter.value);
+    const entries = [...this.byName].filter(
+      ([, parameter]) => parameter.gradient && parameter.value,
+    );
     const gradNorm = globalNorm(entries.map(([, parameter]) => parameter.gradient!));
     const clip = clipFactor(gradNorm, update.maxGradNorm);
     if (Number.isFinite(gradNorm))
@@ -116,7 +122,10 @@ export class Parameters {
   }
 
   private has(name: string): boolean {
-    return this.byName.has(name) || SUFFIXES.some(([suffix]) => this.byName.has(withoutSuffix(name, suffix)));
+    return (
+      this.byName.has(name) ||
+      SUFFIXES.some(([suffix]) => this.byName.has(withoutSuffix(name, suffix)))
+    );
   }
 
   private find(name: string): [Parameter, Slot] {
@@ -126,9 +135,13 @@ export class Parameters {
       const parameter = this.byName.get(withoutSuffix(name, suffix));
       if (parameter) return [parameter, slot];
     }
-    throw new LorikeetError("missing-parameter", `Expected the name of a trainable parameter or its state, got "${name}"`, {
-      hint: `nearest names: ${nearest(name, this.byName.keys()).join(", ") || "none, as no parameter was set or compiled yet"}`,
-    });
+    throw new LorikeetError(
+      "missing-parameter",
+      `Expected the name of a trainable parameter or its state, got "${name}"`,
+      {
+        hint: `nearest names: ${nearest(name, this.byName.keys()).join(", ") || "none, as no parameter was set or compiled yet"}`,
+      },
+    );
   }
 }
 

@@ -134,7 +134,10 @@ function writeAttribute(writer: ProtobufWriter, name: string, attribute: OnnxAtt
   writer.int(20, ATTRIBUTE_TYPES[attribute.kind]);
 }
 
-function writeInitializer(writer: ProtobufWriter, { name, dtype, shape, data }: OnnxInitializer): void {
+function writeInitializer(
+  writer: ProtobufWriter,
+  { name, dtype, shape, data }: OnnxInitializer,
+): void {
   for (const dim of shape) writer.int(1, dim);
   writer.int(2, ONNX_TYPES[dtype]);
   writer.text(8, name);
@@ -150,7 +153,11 @@ function writeInitializer(writer: ProtobufWriter, { name, dtype, shape, data }: 
   writer.int(14, EXTERNAL);
 }
 
-function writeValueInfo(writer: ProtobufWriter, field: number, { name, dtype, shape }: OnnxValueInfo): void {
+function writeValueInfo(
+  writer: ProtobufWriter,
+  field: number,
+  { name, dtype, shape }: OnnxValueInfo,
+): void {
   writer.message(field, () => {
     writer.text(1, name);
     writer.message(2, () => {

@@ -22,8 +22,17 @@ export interface ProgramSpec {
 
 /** What the engine asks of the host. */
 export type Request =
-  | { readonly type: "compile"; readonly program: number; readonly spec: ProgramSpec; readonly options: SessionOptions }
-  | { readonly type: "run"; readonly program: number; readonly feeds: Readonly<Record<string, Tensor>> }
+  | {
+      readonly type: "compile";
+      readonly program: number;
+      readonly spec: ProgramSpec;
+      readonly options: SessionOptions;
+    }
+  | {
+      readonly type: "run";
+      readonly program: number;
+      readonly feeds: Readonly<Record<string, Tensor>>;
+    }
   | { readonly type: "release"; readonly program: number }
   | { readonly type: "get"; readonly name: string }
   | { readonly type: "set"; readonly name: string; readonly value: Tensor }
@@ -68,5 +77,8 @@ export function toPlainError(error: unknown): PlainError {
 
 /** The error that `toPlainError` was given, with the host's stack as its cause. */
 export function fromPlainError({ code, message, hint, stack }: PlainError): LorikeetError {
-  return new LorikeetError(code, message, { ...(hint !== undefined && { hint }), ...(stack && { cause: stack }) });
+  return new LorikeetError(code, message, {
+    ...(hint !== undefined && { hint }),
+    ...(stack && { cause: stack }),
+  });
 }

@@ -15,16 +15,18 @@ const ORT_TYPES: Partial<Record<DType, OrtTensor.Type>> = {
   u8: "uint8",
   bool: "bool",
 };
-const DTYPES = Object.fromEntries(Object.entries(ORT_TYPES).map(([dtype, type]) => [type, dtype])) as Record<
-  string,
-  DType
->;
+const DTYPES = Object.fromEntries(
+  Object.entries(ORT_TYPES).map(([dtype, type]) => [type, dtype]),
+) as Record<string, DType>;
 
 /**
  * An ONNX Runtime session in this thread; `run` blocks it.
  * @throws LorikeetError `onnx-session` when the model or its weights cannot be loaded
  */
-export async function createNodeSession(model: Uint8Array, options: SessionOptions): Promise<Session> {
+export async function createNodeSession(
+  model: Uint8Array,
+  options: SessionOptions,
+): Promise<Session> {
   let session: InferenceSession;
   try {
     session = await InferenceSession.create(model, sessionOptions(options));
@@ -62,7 +64,10 @@ function sessionOptions(options: SessionOptions): InferenceSession.SessionOption
     enableMemPattern: false,
     enableCpuMemArena: options.keepsMemory,
     logSeverityLevel: 3,
-    ...(options.profilePrefix && { enableProfiling: true, profileFilePrefix: options.profilePrefix }),
+    ...(options.profilePrefix && {
+      enableProfiling: true,
+      profileFilePrefix: options.profilePrefix,
+    }),
     extra: {
       session: {
         disable_prepacking: "1",
@@ -78,9 +83,13 @@ function sessionOptions(options: SessionOptions): InferenceSession.SessionOption
 function toOrt(name: string, { dtype, shape, data }: Tensor): OrtTensor {
   const type = ORT_TYPES[dtype];
   if (!type)
-    throw new LorikeetError("onnx-dtype", `Expected input "${name}" of a type that ONNX Runtime accepts, got ${dtype}`, {
-      hint: `convert it to f32 or an integer type first`,
-    });
+    throw new LorikeetError(
+      "onnx-dtype",
+      `Expected input "${name}" of a type that ONNX Runtime accepts, got ${dtype}`,
+      {
+        hint: `convert it to f32 or an integer type first`,
+      },
+    );
   return new OrtTensor(type, data as never, shape);
 }
 
@@ -97,9 +106,17 @@ function fromOrt(results: InferenceSession.ReturnType): Record<string, Tensor> {
 function failure(code: string, action: string, cause: unknown, provider: string): LorikeetError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   if (/bad_alloc|out of memory|failed to allocate/i.test(reason))
-    return new LorikeetError("out-of-memory", `Expected enough memory to ${action}, got: ${reason}`, {
-      hint: "use a smaller batch or sequence length, gradient checkpointing, or a smaller base dtype",
-      cause,
-    });
-  return new LorikeetError(code, `Expected ONNX Runtime (${provider}) to ${action}, got: ${reason}`, { cause });
+    return new LorikeetError(
+      "out-of-memory",
+      `Expected enough memory to ${action}, got: ${reason}`,
+      {
+        hint: "use a smaller batch or sequence length, gradient checkpointing, or a smaller base dtype",
+        cause,
+      },
+    );
+  return new LorikeetError(
+    code,
+    `Expected ONNX Runtime (${provider}) to ${action}, got: ${reason}`,
+    { cause },
+  );
 }

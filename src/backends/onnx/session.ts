@@ -5,7 +5,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 export interface SessionOptions {
   /** Execution provider: `cpu` or `webgpu` in Node, `wasm` or `webgpu` in a browser. */
   readonly provider: string;
-  /** Threads of one operator. */
+  /** Threads of one operator; 0: one for each physical core. */
   readonly threads: number;
   /** Folder that locations of external weights are relative to. */
   readonly weightsFolder: string;
@@ -18,7 +18,10 @@ export interface SessionOptions {
 /** A model that is ready to run. */
 export interface Session {
   /** Runs once; returns the named outputs. */
-  run(feeds: Readonly<Record<string, Tensor>>, outputs: readonly string[]): Promise<Record<string, Tensor>>;
+  run(
+    feeds: Readonly<Record<string, Tensor>>,
+    outputs: readonly string[],
+  ): Promise<Record<string, Tensor>>;
   /** Frees all memory of the session. */
   release(): Promise<void>;
 }

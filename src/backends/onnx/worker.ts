@@ -1,7 +1,12 @@
 /** @file Entry of the thread that hosts ONNX Runtime, so that a step never blocks the event loop. */
 import { parentPort } from "node:worker_threads";
 import { Host } from "./host.ts";
-import { type RequestMessage, type Response, type ResponseMessage, toPlainError } from "./protocol.ts";
+import {
+  type RequestMessage,
+  type Response,
+  type ResponseMessage,
+  toPlainError,
+} from "./protocol.ts";
 import { createNodeSession } from "./session-node.ts";
 
 const port = parentPort!;

@@ -1,0 +1,109 @@
+/** @file The engine that runs programs on ONNX Runtime, in a thread of its own. */
+import { LorikeetError } from "../../errors.ts";
+import { type Graph, rootsOf, topological } from "../../ir/graph.ts";
+import { isFrozen } from "../../ops/leaf.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { AdamWStep, Engine, Program, Tensors, WeightSource } from "../backend.ts";
+import { emitGraph, type WeightLocations } from "./emit.ts";
+import { lowerGraph } from "./lower.ts";
+import type { Response } from "./protocol.ts";
+import type { SessionOptions } from "./session.ts";
+import { WeightFiles } from "./weight-files.ts";
+import { WorkerClient } from "./worker-client.ts";
+
+/** How an ONNX engine is made. */
+export interface OnnxEngineOptions {
+  readonly weights: WeightSource;
+  /** Where programs run; `cpu` by default. */
+  readonly provider?: "cpu" | "webgpu";
+  /** Threads of one operator; one for each physical core by default. */
+  readonly threads?: number;
+  /** `lean` gives memory back after each use, which costs time. */
+  readonly memory?: "fast" | "lean";
+  /** Write an ONNX Runtime profile of each program to files that begin so. */
+  readonly profilePrefix?: string;
+}
+
+/** An engine on onnxruntime-node. Its sessions, trainable parameters and optimizer state live in a worker thread. */
+export function createOnnxEngine(options: OnnxEngineOptions): Engine {
+  return new OnnxEngine(options);
+}
+
+class OnnxEngine implements Engine {
+  readonly name: string;
+  private readonly client = new WorkerClient();
+  private readonly files: WeightFiles;
+  private readonly session: SessionOptions;
+  private programs = 0;
+
+  constructor(options: OnnxEngineOptions) {
+    const provider = options.provider ?? "cpu";
+    this.name = `onnx-${provider}`;
+    this.files = new WeightFiles(options.weights);
+    this.session = {
+      provider,
+      threads: options.threads ?? 0,
+      weightsFolder: this.files.folder,
+      keepsMemory: options.memory !== "lean",
+      ...(options.profilePrefix !== undefined && { profilePrefix: options.profilePrefix }),
+    };
+  }
+
+  async compile(graph: Graph): Promise<Program> {
+    const profile = this.session.provider === "webgpu" ? "webgpu" : "cpu";
+    const lowered = lowerGraph(graph, profile);
+    const spec = emitGraph(lowered, profile, await this.locate(lowered));
+    const program = this.programs++;
+    await this.client.send({ type: "compile", program, spec, options: this.session });
+    return {
+      run: async (feeds: Tensors) => {
+        const response = await this.client.send({ type: "run", program, feeds });
+        return expectKind(response, "tensors").values;
+      },
+      dispose: async () => {
+        await this.client.send({ type: "release", program });
+      },
+    };
+  }
+
+  async get(name: string): Promise<Tensor> {
+    return expectKind(await this.client.send({ type: "get", name }), "tensor").value;
+  }
+
+  async set(name: string, value: Tensor): Promise<void> {
+    await this.client.send({ type: "set", name, value });
+  }
+
+  async applyGradients(update: AdamWStep): Promise<{ gradNorm: number }> {
+    const { gradNorm } = expectKind(await this.client.send({ type: "apply", update }), "norm");
+    return { gradNorm };
+  }
+
+  async clearGradients(): Promise<void> {
+    await this.client.send({ type: "clear" });
+  }
+
+  async dispose(): Promise<void> {
+    await this.client.dispose();
+    await this.files.dispose();
+  }
+
+  private async locate(graph: Graph): Promise<WeightLocations> {
+    const frozen = topological(rootsOf(graph)).filter(isFrozen);
+    const entries = frozen.map(
+      async ({ name, dtype }) => [name!, await this.files.locate(name!, dtype)] as const,
+    );
+    return new Map(await Promise.all(entries));
+  }
+}
+
+function expectKind<K extends Response["kind"]>(
+  response: Response,
+  kind: K,
+): Response & { kind: K } {
+  if (response.kind === kind) return response as Response & { kind: K };
+  throw new LorikeetError(
+    "engine-internal",
+    `Expected an answer of kind ${kind}, got ${response.kind}`,
+  );
+}
