@@ -1,23 +1,32 @@
-/** @file Writes docs/ops.md from the registry of ops and their docstrings; `--check` fails when it would change. */
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+/**
+ * @file Writes docs/ops.md from the registry of ops and their docstrings, and docs/config.md from the settings of
+ * a training run; `--check` fails when one would change.
+ */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { format } from "prettier";
 import "./typescript.js";
 
 const { registry } = await import("../src/ops/registry.ts");
+const { configPage } = await import("../src/host/train-config-docs.ts");
 
-const page = new URL("../docs/ops.md", import.meta.url);
 const sources = readdirSync("src/ops")
   .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
   .map((file) => ({ file, text: readFileSync(`src/ops/${file}`, "utf8") }));
 
-const text = await format(markdown(), { parser: "markdown", printWidth: 100 });
-if (!process.argv.includes("--check")) writeFileSync(page, text);
-else if (text !== readFileSync(page, "utf8")) {
-  console.error("docs/ops.md differs from the registry; run: node scripts/generate-docs.js");
-  process.exitCode = 1;
+await writeOrCheck("docs/ops.md", opsPage());
+await writeOrCheck("docs/config.md", configPage());
+
+async function writeOrCheck(path, markdown) {
+  const page = new URL(`../${path}`, import.meta.url);
+  const text = await format(markdown, { parser: "markdown", printWidth: 100 });
+  if (!process.argv.includes("--check")) writeFileSync(page, text);
+  else if (!existsSync(page) || text !== readFileSync(page, "utf8")) {
+    console.error(`${path} differs from what it is made from; run: node scripts/generate-docs.js`);
+    process.exitCode = 1;
+  }
 }
 
-function markdown() {
+function opsPage() {
   const primitives = registry.filter((rules) => !rules.decompose);
   const composites = registry.filter((rules) => rules.decompose);
   return `<!-- Written by scripts/generate-docs.js; edit the docstrings in src/ops instead. -->

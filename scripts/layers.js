@@ -16,7 +16,7 @@ const table = {
   "backends/cuda": ["passes", "backends/backend"],
   adapter: ["passes", "formats"],
   train: ["models", "data", "adapter", "backends/backend"],
-  host: ["formats"],
+  host: ["formats", "train"],
   cli: "everything",
   index: "everything",
 };

@@ -1,0 +1,185 @@
+import { parse, stringify, YAMLParseError } from "yaml";
+import type { z } from "zod";
+import { LorikeetError, nearest } from "../errors.ts";
+import { readText } from "./files.ts";
+import type { TrainConfig } from "./train-config.ts";
+import { fieldInfo, TRAIN_FIELDS, TRAIN_KEYS } from "./train-fields.ts";
+
+/** Values by key before they are checked. */
+export type RawConfig = Readonly<Record<string, unknown>>;
+
+/** Names that other tools use for the same setting. */
+const ELSEWHERE: Readonly<Record<string, keyof TrainConfig>> = {
+  base_model: "model",
+  model_name: "model",
+  model_name_or_path: "model",
+  dataset: "data",
+  datasets: "data",
+  dataset_name: "data",
+  train_data: "data",
+  train_file: "data",
+  eval_dataset: "eval_data",
+  validation_file: "eval_data",
+  val_set_size: "validation_split",
+  output: "output_dir",
+  rank: "r",
+  lora_r: "r",
+  lora_rank: "r",
+  alpha: "lora_alpha",
+  dropout: "lora_dropout",
+  targets: "target_modules",
+  lora_target: "target_modules",
+  lora_target_modules: "target_modules",
+  max_seq_length: "max_length",
+  sequence_len: "max_length",
+  cutoff_len: "max_length",
+  sample_packing: "packing",
+  epochs: "num_train_epochs",
+  num_epochs: "num_train_epochs",
+  steps: "max_steps",
+  iters: "max_steps",
+  batch_size: "per_device_train_batch_size",
+  micro_batch_size: "per_device_train_batch_size",
+  lr: "learning_rate",
+  lr_scheduler: "lr_scheduler_type",
+  scheduler: "lr_scheduler_type",
+  max_norm: "max_grad_norm",
+  dtype: "base_dtype",
+};
+
+/**
+ * The checked settings of a run from `flags`, then `file` (a path of YAML or JSON), then defaults.
+ * @throws LorikeetError `config-file` when the file is no YAML map, `config-invalid` with every fault at once
+ */
+export async function readTrainConfig(from: {
+  readonly file?: string | undefined;
+  readonly flags?: RawConfig;
+}): Promise<TrainConfig> {
+  const fromFile = from.file === undefined ? {} : await readConfigFile(from.file);
+  return checkTrainConfig({ ...fromFile, ...from.flags });
+}
+
+async function readConfigFile(path: string): Promise<RawConfig> {
+  const text = await readText(path);
+  const expected = `Expected ${path} to hold a YAML map of settings`;
+  const hint = 'A line reads "learning_rate: 2e-4"; docs/config.md lists all settings.';
+  let value: unknown;
+  try {
+    value = parse(text) ?? {};
+  } catch (cause) {
+    const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
+    const where = line === undefined ? "" : ` at line ${line}`;
+    const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
+    throw new LorikeetError("config-file", `${expected}, but${where}: ${reason ?? ""}`, {
+      hint,
+      cause,
+    });
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new LorikeetError("config-file", `${expected}, got ${shown(value)}`, { hint });
+  return value as RawConfig;
+}
+
+/**
+ * `raw` with defaults filled in.
+ * @throws LorikeetError `config-invalid` naming each wrong key, value or combination
+ */
+export function checkTrainConfig(raw: RawConfig): TrainConfig {
+  const faults = Object.keys(raw)
+    .filter((key) => !Object.hasOwn(TRAIN_FIELDS, key))
+    .map(unknownKey);
+  const config: Record<string, unknown> = {};
+  for (const key of TRAIN_KEYS) {
+    const result = (TRAIN_FIELDS[key] as z.ZodType).safeParse(raw[key]);
+    if (result.success) config[key] = result.data;
+    else faults.push(wrongValue(key, raw[key]));
+  }
+  const checked = config as unknown as TrainConfig;
+  if (faults.length === 0) faults.push(...conflicts(checked));
+  if (faults.length === 0) return checked;
+  throw new LorikeetError("config-invalid", faults.join("\n"), {
+    hint: "docs/config.md and `lorikeet train --help` list every setting with its default.",
+  });
+}
+
+function unknownKey(key: string): string {
+  const known = ELSEWHERE[key] ?? nearest(key, TRAIN_KEYS, 1)[0];
+  const suggestion = known === undefined ? "" : ` Did you mean \`${known}\`?`;
+  return `Expected a known setting, got \`${key}\`.${suggestion}`;
+}
+
+function wrongValue(key: keyof TrainConfig, value: unknown): string {
+  return `Expected \`${key}\` to be ${fieldInfo(key).expects}, got ${shown(value)}.`;
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? "nothing" : `${JSON.stringify(value)} (${typeName(value)})`;
+}
+
+function typeName(value: unknown): string {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "list" : typeof value === "object" ? "map" : typeof value;
+}
+
+function conflicts(config: TrainConfig): string[] {
+  const evaluates = config.eval_data.length > 0 || config.validation_split > 0;
+  const warmsUp = config.warmup_steps > 0 || config.warmup_ratio > 0;
+  const wrong: [boolean, string][] = [
+    [
+      config.eval_data.length > 0 && config.validation_split > 0,
+      "Expected one of `eval_data` and `validation_split`, got both.",
+    ],
+    [config.resume && config.overwrite, "Expected one of `resume` and `overwrite`, got both."],
+    [
+      config.warmup_steps > 0 && config.warmup_ratio > 0,
+      "Expected one of `warmup_steps` and `warmup_ratio`, got both.",
+    ],
+    [
+      warmsUp && config.lr_scheduler_type === "constant",
+      "Expected no warm-up with `lr_scheduler_type: constant`. Did you mean `constant_with_warmup`?",
+    ],
+    [
+      config.early_stopping_patience !== null && !evaluates,
+      "Expected `eval_data` or `validation_split` with `early_stopping_patience`, got neither.",
+    ],
+    [
+      config.load_best_model_at_end && !evaluates,
+      "Expected `eval_data` or `validation_split` with `load_best_model_at_end`, got neither.",
+    ],
+  ];
+  return wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
+}
+
+/** What a flag's `text` means for the field `key`; checked later, with the rest. */
+export function readFlag(key: keyof TrainConfig, text: string): unknown {
+  switch (fieldInfo(key).reading) {
+    case "text":
+      return text;
+    case "list":
+      return splitList(text);
+    case "pattern":
+      return text === "all-linear" || /[\\^$.*+?()[\]{}|]/.test(text) ? text : splitList(text);
+    case "yaml":
+      return readYamlValue(text);
+  }
+}
+
+function splitList(text: string): string[] {
+  return text
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== "");
+}
+
+function readYamlValue(text: string): unknown {
+  try {
+    return parse(text);
+  } catch {
+    return text; // the check that follows names the key and what it expects
+  }
+}
+
+/** `config` as YAML that starts the same run again. How it was started (resume, overwrite) is left out. */
+export function writeTrainConfig(config: TrainConfig): string {
+  return stringify({ ...config, resume: undefined, overwrite: undefined });
+}

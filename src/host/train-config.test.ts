@@ -1,0 +1,193 @@
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { LorikeetError } from "../errors.ts";
+import { configPage, trainFlags } from "./train-config-docs.ts";
+import { loraOfConfig } from "./train-config-lora.ts";
+import {
+  checkTrainConfig,
+  readFlag,
+  readTrainConfig,
+  writeTrainConfig,
+} from "./train-config-read.ts";
+import { TRAIN_KEYS } from "./train-fields.ts";
+
+function failure(raw: Record<string, unknown>): LorikeetError {
+  try {
+    checkTrainConfig(raw);
+  } catch (error) {
+    if (error instanceof LorikeetError) return error;
+    throw error;
+  }
+  throw new Error("Expected a LorikeetError, got none");
+}
+
+async function file(text: string): Promise<string> {
+  const path = join(await mkdtemp(join(tmpdir(), "lorikeet-config-")), "train.yaml");
+  await writeFile(path, text);
+  return path;
+}
+
+describe("checkTrainConfig", () => {
+  test("fills in defaults; one path of data becomes a list", () => {
+    const config = checkTrainConfig({ data: "chats.jsonl" });
+    expect(config).toMatchObject({
+      model: "storyteller-6m",
+      data: ["chats.jsonl"],
+      eval_data: [],
+      r: 16,
+      lora_alpha: 32,
+      target_modules: "all-linear",
+      learning_rate: 2e-4,
+      eval_steps: null,
+    });
+    expect(Object.keys(config).sort()).toEqual([...TRAIN_KEYS].sort());
+  });
+
+  test("names every fault at once: unknown keys with the nearest, values with what is expected", () => {
+    const { code, message } = failure({
+      learning_rte: 1e-4,
+      epochs: 3,
+      r: 0,
+      packing: "yes",
+      lr_scheduler_type: "cosin",
+    });
+    expect(code).toBe("config-invalid");
+    expect(message.split("\n").sort()).toEqual([
+      "Expected `data` to be a text or a list of texts, got nothing.",
+      'Expected `lr_scheduler_type` to be constant, constant_with_warmup, linear or cosine, got "cosin" (string).',
+      'Expected `packing` to be true or false, got "yes" (string).',
+      "Expected `r` to be a whole number of at least 1, got 0 (number).",
+      "Expected a known setting, got `epochs`. Did you mean `num_train_epochs`?",
+      "Expected a known setting, got `learning_rte`. Did you mean `learning_rate`?",
+    ]);
+  });
+
+  test.each([
+    [{ eval_data: "a.jsonl", validation_split: 0.1 }, "`eval_data` and `validation_split`"],
+    [{ resume: true, overwrite: true }, "`resume` and `overwrite`"],
+    [{ warmup_steps: 5, warmup_ratio: 0.1 }, "`warmup_steps` and `warmup_ratio`"],
+    [{ warmup_steps: 5, lr_scheduler_type: "constant" }, "`constant_with_warmup`"],
+    [{ early_stopping_patience: 2 }, "`early_stopping_patience`"],
+    [{ load_best_model_at_end: true }, "`load_best_model_at_end`"],
+  ])("refuses settings that contradict each other: %o", (raw, named) => {
+    expect(failure({ data: "chats.jsonl", ...raw }).message).toContain(named);
+  });
+
+  test("a key of Object's prototype is as unknown as any other", () => {
+    expect(failure({ data: "a.jsonl", constructor: 1 }).message).toContain("`constructor`");
+  });
+
+  test.each([
+    ["max_steps", 0],
+    ["max_steps", 1.5],
+    ["lora_dropout", 1],
+    ["seed", -1],
+    ["device", "gpu"],
+    ["data", []],
+    ["target_modules", []],
+    ["rank_pattern", { q_proj: 0 }],
+    ["learning_rate", Number.NaN],
+  ])("refuses %s: %o", (key, value) => {
+    expect(failure({ data: "chats.jsonl", [key]: value }).message).toContain(`\`${key}\``);
+  });
+});
+
+describe("readTrainConfig", () => {
+  test("flag beats file, file beats default", async () => {
+    const path = await file("data: chats.jsonl\nr: 4\nlearning_rate: 5e-4\n");
+    const config = await readTrainConfig({ file: path, flags: { r: 8 } });
+    expect([config.r, config.learning_rate, config.lora_alpha]).toEqual([8, 5e-4, 32]);
+  });
+
+  test("a file that is no YAML map is refused with the place", async () => {
+    await expect(readTrainConfig({ file: await file("data: [a\nr: 3") })).rejects.toMatchObject({
+      code: "config-file",
+      message: expect.stringMatching(/at line \d/) as string,
+    });
+    await expect(readTrainConfig({ file: await file("- a\n- b") })).rejects.toMatchObject({
+      code: "config-file",
+    });
+    await expect(readTrainConfig({ file: "/nowhere/train.yaml" })).rejects.toMatchObject({
+      code: "file-not-found",
+    });
+  });
+
+  test("what is saved beside the adapter starts the same run again", async () => {
+    const config = checkTrainConfig({
+      data: ["a.jsonl", "b.jsonl"],
+      rank_pattern: { q_proj: 4 },
+      eval_data: "held.jsonl",
+      resume: true,
+    });
+    const again = await readTrainConfig({ file: await file(writeTrainConfig(config)) });
+    expect(again).toEqual({ ...config, resume: false });
+  });
+});
+
+describe("flags", () => {
+  test("each setting has one, with its default in the description", () => {
+    const flags = trainFlags();
+    expect(flags.map(({ key }) => key)).toEqual(TRAIN_KEYS);
+    const rate = flags.find(({ key }) => key === "learning_rate");
+    expect(rate?.flags).toBe("--learning-rate <number>");
+    expect(rate?.description).toContain("(default: 0.0002)");
+    expect(flags.filter(({ isSwitch }) => isSwitch).map(({ key }) => key)).toEqual([
+      "resume",
+      "overwrite",
+      "report",
+      "use_rslora",
+      "use_dora",
+      "packing",
+      "skip_bad_rows",
+      "load_best_model_at_end",
+      "gradient_checkpointing",
+    ]);
+  });
+
+  test.each([
+    ["learning_rate", "2e-4", 2e-4],
+    ["model", "123", "123"],
+    ["data", "a.jsonl, b.jsonl", ["a.jsonl", "b.jsonl"]],
+    ["target_modules", "all-linear", "all-linear"],
+    ["target_modules", "q_proj", ["q_proj"]],
+    ["target_modules", ".*layers\\.[01]\\..*q_proj", ".*layers\\.[01]\\..*q_proj"],
+    ["rank_pattern", "{q_proj: 4}", { q_proj: 4 }],
+    ["layers_to_transform", "[0, 1]", [0, 1]],
+    ["rank_pattern", "{q_proj: ", "{q_proj: "],
+  ] as const)("%s %s", (key, text, value) => {
+    expect(readFlag(key, text)).toEqual(value);
+  });
+});
+
+test("the LoRA part of a configuration keeps every value", () => {
+  const config = checkTrainConfig({
+    data: "a.jsonl",
+    r: 4,
+    lora_alpha: 8,
+    lora_dropout: 0.1,
+    target_modules: ["q_proj"],
+    use_rslora: true,
+    use_dora: true,
+    init_lora_weights: "gaussian",
+  });
+  expect(loraOfConfig(config)).toMatchObject({
+    r: 4,
+    alpha: 8,
+    dropout: 0.1,
+    targetModules: ["q_proj"],
+    useRslora: true,
+    useDora: true,
+    init: "gaussian",
+    baseModel: "storyteller-6m",
+  });
+});
+
+test("the page of settings has a row for each key, and its example is valid", () => {
+  const page = configPage();
+  for (const key of TRAIN_KEYS) expect(page).toContain(`| \`${key}\` |`);
+  const example = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? "";
+  expect(checkTrainConfig(parse(example) as Record<string, unknown>).r).toBe(16);
+});

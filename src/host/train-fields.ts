@@ -1,0 +1,293 @@
+import { z } from "zod";
+import { SCHEDULES } from "../train/schedule.ts";
+import type { FieldInfo, FlagReading, TrainConfig } from "./train-config.ts";
+
+const COUNT = "a whole number of at least 1";
+const YES_NO = "true or false";
+const TEXTS = "a text or a list of texts";
+
+const count = z.int().min(1);
+const texts = z.union([
+  z
+    .string()
+    .min(1)
+    .transform((text) => [text]),
+  z.array(z.string().min(1)),
+]);
+const textOrList = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
+
+const in_ =
+  (
+    group: FieldInfo["group"],
+  ): (<T extends z.ZodType>(
+    schema: T,
+    expects: string,
+    description: string,
+    reading?: FlagReading,
+  ) => T) =>
+  (schema, expects, description, reading = "yaml") =>
+    schema.meta({ group, expects, description, reading } satisfies FieldInfo);
+
+const run = in_("Run");
+const lora = in_("LoRA");
+const data = in_("Data");
+const optimization = in_("Optimization");
+const evaluation = in_("Evaluation and saving");
+const machine = in_("Machine");
+
+/** Type, default, meaning and error text of every setting: what flags, files, `--help` and docs are made from. */
+export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainConfig[K]> } = {
+  model: run(
+    z.string().min(1).default("storyteller-6m"),
+    "a text",
+    "Base model: a Hugging Face id, a folder, a .gguf file, or the embedded storyteller-6m.",
+    "text",
+  ),
+  data: run(
+    texts.refine((paths) => paths.length > 0),
+    TEXTS,
+    "Training data: files or folders (.jsonl, .json, .csv, .parquet, .txt).",
+    "list",
+  ),
+  eval_data: run(texts.default([]), TEXTS, "Evaluation data, in the same formats.", "list"),
+  validation_split: run(
+    z.number().min(0).lt(1).default(0),
+    "a number from 0 to below 1",
+    "Share of the training data held out for evaluation, when there is no eval_data.",
+  ),
+  output_dir: run(
+    z.string().min(1).default("out"),
+    "a text",
+    "Folder for the adapter, checkpoints, metrics and report.",
+    "text",
+  ),
+  resume: run(
+    z.boolean().default(false),
+    YES_NO,
+    "Continue the run in output_dir from its last checkpoint.",
+  ),
+  overwrite: run(
+    z.boolean().default(false),
+    YES_NO,
+    "Replace what an earlier run left in output_dir.",
+  ),
+  report: run(z.boolean().default(true), YES_NO, "Write report.html and loss.svg at the end."),
+
+  r: lora(count.default(16), COUNT, "Rank of the update."),
+  lora_alpha: lora(
+    z.number().positive().default(32),
+    "a number above 0",
+    "Scale of the update: alpha / r.",
+  ),
+  lora_dropout: lora(
+    z.number().min(0).lt(1).default(0),
+    "a number from 0 to below 1",
+    "Dropout on the input of the adapters.",
+  ),
+  target_modules: lora(
+    textOrList.default("all-linear"),
+    'a list of module names, a regular expression, or "all-linear"',
+    "Layers that get an adapter: names (matched by suffix), one regular expression for the whole name, or all-linear.",
+    "pattern",
+  ),
+  exclude_modules: lora(
+    textOrList.nullable().default(null),
+    "a list of module names or a regular expression",
+    "Layers left out although target_modules matches them.",
+    "pattern",
+  ),
+  layers_to_transform: lora(
+    z.array(z.int().min(0)).min(1).nullable().default(null),
+    "a list of layer numbers",
+    "Only these layers (from 0) get adapters.",
+  ),
+  rank_pattern: lora(
+    z.record(z.string(), count).default({}),
+    "a map from module names to ranks",
+    "Other ranks for some modules, such as {q_proj: 4}.",
+  ),
+  alpha_pattern: lora(
+    z.record(z.string(), z.number().positive()).default({}),
+    "a map from module names to alphas",
+    "Other alphas for some modules.",
+  ),
+  use_rslora: lora(z.boolean().default(false), YES_NO, "Scale by alpha / √r instead of alpha / r."),
+  use_dora: lora(z.boolean().default(false), YES_NO, "Train magnitude and direction apart (DoRA)."),
+  init_lora_weights: lora(
+    z.union([z.literal(true), z.literal("gaussian")]).default(true),
+    'true or "gaussian"',
+    "Start of A: Kaiming-uniform (true) or gaussian. B starts at zero.",
+  ),
+
+  max_length: data(
+    z.int().min(2).default(1024),
+    "a whole number of at least 2",
+    "Longest sample in tokens; longer ones are cut and counted.",
+  ),
+  packing: data(
+    z.boolean().default(false),
+    YES_NO,
+    "Several samples in one row, kept apart by the attention mask.",
+  ),
+  train_on: data(
+    z.enum(["completion", "prompt", "all"]).default("completion"),
+    "completion, prompt or all",
+    "Tokens that count in the loss: answers, prompts, or both.",
+  ),
+  skip_bad_rows: data(
+    z.boolean().default(false),
+    YES_NO,
+    "Leave out rows that cannot be read, and count them, instead of stopping.",
+  ),
+
+  num_train_epochs: optimization(
+    z.number().positive().default(3),
+    "a number above 0",
+    "Passes over the data.",
+  ),
+  max_steps: optimization(
+    z.union([z.literal(-1), count]).default(-1),
+    "a whole number of at least 1, or -1",
+    "Stop after this many steps, whatever num_train_epochs says; -1: no such limit.",
+  ),
+  per_device_train_batch_size: optimization(count.default(4), COUNT, "Samples computed at once."),
+  gradient_accumulation_steps: optimization(
+    count.default(1),
+    COUNT,
+    "Batches summed before each step.",
+  ),
+  learning_rate: optimization(
+    z.number().positive().default(2e-4),
+    "a number above 0",
+    "Peak learning rate of AdamW.",
+  ),
+  lr_scheduler_type: optimization(
+    z.enum(SCHEDULES).default("linear"),
+    SCHEDULES.join(", ").replace(/, (\w+)$/, " or $1"),
+    "How the learning rate falls after warm-up.",
+    "text",
+  ),
+  warmup_steps: optimization(
+    z.int().min(0).default(0),
+    "a whole number of at least 0",
+    "Steps in which the learning rate rises from 0.",
+  ),
+  warmup_ratio: optimization(
+    z.number().min(0).max(1).default(0),
+    "a number from 0 to 1",
+    "The same as a share of all steps.",
+  ),
+  weight_decay: optimization(
+    z.number().min(0).default(0),
+    "a number of at least 0",
+    "Decoupled weight decay of AdamW.",
+  ),
+  adam_beta1: optimization(
+    z.number().min(0).lt(1).default(0.9),
+    "a number from 0 to below 1",
+    "Decay of AdamW's first moment.",
+  ),
+  adam_beta2: optimization(
+    z.number().min(0).lt(1).default(0.999),
+    "a number from 0 to below 1",
+    "Decay of AdamW's second moment.",
+  ),
+  adam_epsilon: optimization(
+    z.number().positive().default(1e-8),
+    "a number above 0",
+    "Added to AdamW's denominator.",
+  ),
+  max_grad_norm: optimization(
+    z.number().min(0).default(1),
+    "a number of at least 0",
+    "Gradients longer than this are scaled down; 0: never.",
+  ),
+  seed: optimization(
+    z
+      .int()
+      .min(0)
+      .max(2 ** 32 - 1)
+      .default(42),
+    "a whole number from 0 to 4294967295",
+    "Start of every random choice: the same seed gives the same adapter.",
+  ),
+
+  per_device_eval_batch_size: evaluation(
+    count.default(8),
+    COUNT,
+    "Samples computed at once in evaluation.",
+  ),
+  eval_steps: evaluation(
+    count.nullable().default(null),
+    COUNT,
+    "Evaluate every so many steps; unset: after each epoch, when there is evaluation data.",
+  ),
+  early_stopping_patience: evaluation(
+    count.nullable().default(null),
+    COUNT,
+    "Stop after this many evaluations without a lower loss.",
+  ),
+  load_best_model_at_end: evaluation(
+    z.boolean().default(false),
+    YES_NO,
+    "Keep the adapter of the lowest evaluation loss instead of the last one.",
+  ),
+  sample_prompts: evaluation(
+    texts.default([]),
+    TEXTS,
+    "Prompts answered before and after training, shown in the report.",
+    "text",
+  ),
+  logging_steps: evaluation(count.default(1), COUNT, "Write metrics every so many steps."),
+  save_steps: evaluation(
+    count.nullable().default(null),
+    COUNT,
+    "Save a checkpoint every so many steps; unset: after each epoch.",
+  ),
+  save_total_limit: evaluation(
+    count.default(2),
+    COUNT,
+    "Checkpoints kept; older ones are removed.",
+  ),
+
+  gradient_checkpointing: machine(
+    z.boolean().default(false),
+    YES_NO,
+    "Compute activations twice instead of keeping them: less memory, slower.",
+  ),
+  base_dtype: machine(
+    z.enum(["auto", "f32", "bf16", "int8", "nf4"]).default("auto"),
+    "auto, f32, bf16, int8 or nf4",
+    "How the frozen base is kept in memory.",
+    "text",
+  ),
+  device: machine(
+    z
+      .string()
+      .regex(/^(auto|cpu|webgpu|cuda(:\d+)?)$/)
+      .default("auto"),
+    "auto, cpu, webgpu, cuda or cuda:N",
+    "Where to compute.",
+    "text",
+  ),
+  threads: machine(
+    count.nullable().default(null),
+    COUNT,
+    "CPU threads; unset: one for each physical core.",
+  ),
+};
+
+/** What is said about the field `key`. */
+export function fieldInfo(key: keyof TrainConfig): FieldInfo {
+  return TRAIN_FIELDS[key].meta() as unknown as FieldInfo;
+}
+
+/** The default of the field `key`; undefined when it must be given. */
+export function fieldDefault<K extends keyof TrainConfig>(key: K): TrainConfig[K] | undefined {
+  return TRAIN_FIELDS[key].safeParse(undefined).data;
+}
+
+/** Names of all fields, in the order of the docs. */
+export const TRAIN_KEYS: readonly (keyof TrainConfig)[] = Object.keys(
+  TRAIN_FIELDS,
+) as (keyof TrainConfig)[];
