@@ -38,34 +38,25 @@ or, without one, by its decomposition. How to add one: [adding-an-op.md](adding-
 
 ## Primitives
 
-Defined by a loop over float64 values in the reference engine. An op without a gradient rule is
-constant to its inputs: nothing flows back through it.
+Defined by a loop over float64 values in the reference engine. Nothing flows back through an op without
+gradient.
 
-| op | inputs | gives | gradient | ONNX |
-| --- | --- | --- | --- | --- |
-${primitives.map((rules) => row(rules, rules.gradient ? "rule" : "none")).join("\n")}
+${primitives.map(entry).join("\n")}
 
 ## Composites
 
 Defined by other ops. A gradient rule of their own is a faster one than their decomposition's.
 
-| op | inputs | gives | gradient | ONNX |
-| --- | --- | --- | --- | --- |
-${composites.map((rules) => row(rules, rules.gradient ? "rule" : "decomposed")).join("\n")}
+${composites.map(entry).join("\n")}
 `;
 }
 
-function row({ name, inputs, onnx }, gradient) {
+/** A line for each op: in a table, one changed cell would realign every row. */
+function entry({ name, inputs, decompose, gradient, onnx }) {
   const { file, doc } = sourceOf(name);
-  const names = inputs.map((input) => `\`${input}\``).join(", ");
-  const cells = [
-    `[${name}](../src/ops/${file})`,
-    names,
-    doc,
-    gradient,
-    onnx ? "own" : "decomposed",
-  ];
-  return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const derivative = gradient ? "gradient rule" : decompose ? "gradient by parts" : "no gradient";
+  const lowering = onnx ? "own ONNX lowering" : "ONNX by parts";
+  return `- [${name}](../src/ops/${file}) \`(${inputs.join(", ")})\`: ${doc} _${derivative}; ${lowering}_`;
 }
 
 /** File and docstring of the op `name`. @throws Error when it has none */
