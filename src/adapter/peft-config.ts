@@ -1,5 +1,5 @@
 import { LorikeetError } from "../errors.ts";
-import { lora, type LoraConfig, type LoraInit } from "./lora-config.ts";
+import { lora, type LoraConfig } from "./lora-config.ts";
 
 /** Parsed `adapter_config.json`. */
 export type AdapterJson = Readonly<Record<string, unknown>>;
@@ -83,16 +83,16 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
         hint: "Merge it with PEFT into the base model and use the merged model.",
       },
     );
-  const get = <T>(field: string): T => (json[field] ?? defaults[field]) as T;
-  const optional = <T>(field: string): T | undefined => (json[field] ?? undefined) as T | undefined;
+  const get = (field: string): never => (json[field] ?? defaults[field]) as never;
+  const optional = (field: string): never => (json[field] ?? undefined) as never;
   const config = lora({
     r: get("r"),
     alpha: get("lora_alpha"),
     dropout: get("lora_dropout"),
     targetModules: optional("target_modules"),
     excludeModules: optional("exclude_modules"),
-    layersToTransform: listOf(optional<number | number[]>("layers_to_transform")),
-    layersPattern: listOf(optional<string | string[]>("layers_pattern")),
+    layersToTransform: listOf<number>(optional("layers_to_transform")),
+    layersPattern: listOf<string>(optional("layers_pattern")),
     rankPattern: get("rank_pattern"),
     alphaPattern: get("alpha_pattern"),
     bias: get("bias"),
@@ -104,7 +104,7 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     trainableTokenIndices: optional("trainable_token_indices"),
     targetParameters: optional("target_parameters"),
     ensureWeightTying: get("ensure_weight_tying"),
-    init: get<LoraInit>("init_lora_weights"),
+    init: get("init_lora_weights"),
     taskType: optional("task_type"),
     baseModel: optional("base_model_name_or_path"),
   });

@@ -1,0 +1,77 @@
+import { type Graph, topological } from "../ir/graph.ts";
+import type { Node } from "../ir/node.ts";
+import type { HfConfig } from "../models/config.ts";
+import { causalLM } from "../models/registry.ts";
+import { crossEntropy } from "../ops/cross-entropy.ts";
+import { gatherRows } from "../ops/gather-rows.ts";
+import { input, isTrainable } from "../ops/leaf.ts";
+import { checkpoint } from "../passes/checkpoint.ts";
+import { fuseLoss } from "../passes/fuse-loss.ts";
+import { gradient } from "../passes/gradient.ts";
+import { insertLora, type LoraSite } from "../passes/lora.ts";
+import { unfreeze } from "../passes/unfreeze.ts";
+import { peftKey } from "../adapter/adapter.ts";
+
+/** Sizes that a compiled step is made for. */
+export interface StepShape {
+  readonly batch: number;
+  readonly length: number;
+  /** Positions that a loss is taken at. */
+  readonly rows: number;
+  readonly hasSegments: boolean;
+}
+
+/** What trains, and how the backward pass uses memory. */
+export interface TrainPlan {
+  readonly config: HfConfig;
+  readonly sites: ReadonlyMap<string, LoraSite>;
+  /** Whether a weight of the base trains in full. */
+  readonly trainsWeight: (name: string) => boolean;
+  /** Recompute each block in the backward pass instead of keeping its activations. */
+  readonly checkpointing: boolean;
+}
+
+/** Inputs of a step besides the model's: where losses are taken, of what, with which weights; the dropout seed. */
+export const LOSS_INPUTS = ["loss_rows", "targets", "loss_weights", "dropout_seed"] as const;
+
+/** One forward and backward pass: output `loss` (Σ weight · cross-entropy), a gradient for everything that trains. */
+export function trainingGraph(plan: TrainPlan, shape: StepShape): Graph {
+  const drops = [...plan.sites.values()].some((site) => site.dropout > 0);
+  const seed = drops ? input("dropout_seed", [], "i64") : undefined;
+  const forward = lossOf(plan, shape, seed);
+  const params = topological([forward]).filter(isTrainable);
+  const { loss, gradients } = gradient(forward, params);
+  const results = plan.checkpointing ? checkpoint(loss, gradients) : gradients;
+  return {
+    outputs: { loss },
+    gradients: Object.fromEntries(params.map((param, i) => [param.name!, results[i]!])),
+  };
+}
+
+/** The loss alone, without dropout. */
+export function evaluationGraph(plan: TrainPlan, shape: StepShape): Graph {
+  return { outputs: { loss: lossOf(plan, shape, undefined) }, gradients: {} };
+}
+
+/** Name and shape of everything that trains, in the order of execution. */
+export function trainableParameters(plan: TrainPlan): Node[] {
+  const shape: StepShape = { batch: 1, length: 1, rows: 1, hasSegments: false };
+  return topological([lossOf(plan, shape, undefined)]).filter(isTrainable);
+}
+
+function lossOf(
+  plan: TrainPlan,
+  { batch, length, rows, hasSegments }: StepShape,
+  seed: Node | undefined,
+): Node {
+  const model = causalLM(plan.config, { batch, length, hasSegments });
+  const logits = model.head(gatherRows(model.hidden, input("loss_rows", [rows], "i64")));
+  const adapted = insertLora([logits], plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
+  const [trained] = unfreeze(adapted, plan.trainsWeight) as [Node];
+  const loss = crossEntropy(
+    trained,
+    input("targets", [rows], "i64"),
+    input("loss_weights", [rows]),
+  );
+  return fuseLoss([loss])[0]!;
+}

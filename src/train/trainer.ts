@@ -1,0 +1,244 @@
+import type { AdamWStep, Engine, Program, Tensors } from "../backends/backend.ts";
+import { LorikeetError } from "../errors.ts";
+import type { Graph } from "../ir/graph.ts";
+import { hash32 } from "../tensor/random.ts";
+import { tensor } from "../tensor/tensor.ts";
+import type { EndReason, TrainEvent } from "./events.ts";
+import type { StepShape } from "./plan.ts";
+
+/** One micro-batch: values of the step's inputs, all but `dropout_seed`. */
+export type Batch = Tensors;
+
+/** The micro-batches of one optimizer step; their loss weights add up to 1. */
+export interface Window {
+  readonly batches: readonly Batch[];
+  /** Tokens read, without padding. */
+  readonly tokens: number;
+  /** Passes over the data at the end of this window. */
+  readonly epoch: number;
+  /** Where the data continues after this window, as JSON. */
+  readonly cursor: unknown;
+}
+
+/** What a run needs to continue exactly where it stopped, besides the engine's tensors. */
+export interface RunState {
+  readonly step: number;
+  readonly tokens: number;
+  readonly lossSum: number;
+  readonly cursor: unknown;
+  readonly best: { readonly step: number; readonly loss: number } | undefined;
+  readonly evalsSinceBest: number;
+}
+
+/** State before the first step. */
+export const freshState: RunState = {
+  step: 0,
+  tokens: 0,
+  lossSum: 0,
+  cursor: undefined,
+  best: undefined,
+  evalsSinceBest: 0,
+};
+
+/** Everything the loop is told; it reads no files and no clock of its own. */
+export interface TrainSetup {
+  readonly engine: Engine;
+  readonly graphFor: (shape: StepShape) => Graph;
+  /** Windows from `state.cursor` on. */
+  readonly windows: (cursor: unknown) => AsyncIterable<Window>;
+  readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
+  readonly learningRateAt: (step: number) => number;
+  readonly totalSteps: number;
+  readonly seed: number;
+  readonly state: RunState;
+  /** Mean loss over the evaluation data. */
+  readonly evaluate?: () => Promise<number>;
+  /** Evaluate every so many steps, and at the end. */
+  readonly evalSteps: number;
+  /** Stop after so many evaluations without a new best; 0: never. */
+  readonly patience: number;
+  /** Save every so many steps; 0: only at the end. */
+  readonly saveSteps: number;
+  /** Keeps a checkpoint (`best`: also as the best one so far) and returns where it is. */
+  readonly save: (state: RunState, reason: "step" | "best" | "end") => Promise<string>;
+  readonly signal?: AbortSignal;
+  readonly now: () => number;
+  readonly memoryBytes: () => number;
+}
+
+/**
+ * Trains: forward and backward over each window's batches, AdamW, evaluation, checkpoints. Yields what happens.
+ * @throws LorikeetError `non-finite-loss` naming the step and the batch, after saving the last good state
+ */
+export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, void, undefined> {
+  const { engine, totalSteps, evalSteps, saveSteps, now } = setup;
+  const programs = programCache(engine, setup.graphFor);
+  const clock = { began: now(), tokens: setup.state.tokens };
+  let state = setup.state;
+  let epoch = 0;
+  let reason: EndReason = "completed";
+  try {
+    if (state.step === 0) {
+      const first = await evaluated(setup, state);
+      state = first.state;
+      yield* first.events;
+    }
+    for await (const window of setup.windows(state.cursor)) {
+      if (state.step >= totalSteps) break;
+      if (setup.signal?.aborted) {
+        reason = "interrupted";
+        break;
+      }
+      const done = await stepped(setup, programs.get, window, { state, clock });
+      state = done.state;
+      epoch = window.epoch;
+      yield done.event;
+      const { step } = state;
+      if (step % evalSteps === 0 || step === totalSteps) {
+        const result = await evaluated(setup, state);
+        state = result.state;
+        yield* result.events;
+        if (setup.patience > 0 && state.evalsSinceBest >= setup.patience) {
+          reason = "early-stop";
+          break;
+        }
+      }
+      if (saveSteps > 0 && step % saveSteps === 0 && step < totalSteps)
+        yield { type: "checkpoint", step, path: await setup.save(state, "step") };
+    }
+    yield { type: "checkpoint", step: state.step, path: await setup.save(state, "end") };
+    yield endOf(state, { reason, epoch, seconds: (now() - clock.began) / 1000 });
+  } finally {
+    await programs.dispose();
+  }
+}
+
+/** One optimizer step on `window`. */
+async function stepped(
+  setup: TrainSetup,
+  program: (batch: Batch) => Promise<Program>,
+  window: Window,
+  { state, clock }: { state: RunState; clock: { began: number; tokens: number } },
+): Promise<{ state: RunState; event: TrainEvent }> {
+  const { optimizer, totalSteps } = setup;
+  const step = state.step + 1;
+  const loss = await runWindow(setup, program, window, state);
+  const learningRate = setup.learningRateAt(step);
+  const { gradNorm } = await setup.engine.applyGradients({ ...optimizer, step, learningRate });
+  const tokens = state.tokens + window.tokens;
+  const seconds = Math.max(1e-9, (setup.now() - clock.began) / 1000);
+  const event: TrainEvent = {
+    type: "step",
+    step,
+    totalSteps,
+    epoch: window.epoch,
+    loss,
+    learningRate,
+    gradNorm,
+    tokens,
+    tokensPerSecond: (tokens - clock.tokens) / seconds,
+    memoryBytes: setup.memoryBytes(),
+  };
+  return {
+    state: { ...state, step, tokens, lossSum: state.lossSum + loss, cursor: window.cursor },
+    event,
+  };
+}
+
+/** Evaluates, if there is something to evaluate on, and keeps the adapter when it is the best so far. */
+async function evaluated(
+  setup: TrainSetup,
+  state: RunState,
+): Promise<{ state: RunState; events: TrainEvent[] }> {
+  if (!setup.evaluate) return { state, events: [] };
+  const { step } = state;
+  const loss = await setup.evaluate();
+  const isBest = loss < (state.best?.loss ?? Infinity);
+  const next = isBest
+    ? { ...state, best: { step, loss }, evalsSinceBest: 0 }
+    : { ...state, evalsSinceBest: state.evalsSinceBest + 1 };
+  if (isBest && step > 0) await setup.save(next, "best");
+  return {
+    state: next,
+    events: [{ type: "eval", step, loss, perplexity: Math.exp(loss), best: isBest }],
+  };
+}
+
+function endOf(
+  state: RunState,
+  { reason, epoch, seconds }: { reason: EndReason; epoch: number; seconds: number },
+): TrainEvent {
+  const { step, tokens, best, lossSum } = state;
+  return {
+    type: "end",
+    reason,
+    step,
+    epoch,
+    tokens,
+    seconds,
+    loss: lossSum / step,
+    ...(best && { best }),
+  };
+}
+
+/** Adds the gradients of all of `window` and returns its loss. */
+async function runWindow(
+  setup: TrainSetup,
+  program: (batch: Batch) => Promise<Program>,
+  window: Window,
+  state: RunState,
+): Promise<number> {
+  let loss = 0;
+  for (const [index, batch] of window.batches.entries()) {
+    const seed = hash32(hash32(setup.seed, state.step), index) >>> 1;
+    const dropout_seed = tensor("i64", [], BigInt64Array.of(BigInt(seed)));
+    const outputs = await (await program(batch)).run({ ...batch, dropout_seed });
+    const part = Number(outputs["loss"]!.data[0]);
+    if (!Number.isFinite(part)) await failOnLoss(setup, state, { loss: part, index });
+    loss += part;
+  }
+  return loss;
+}
+
+async function failOnLoss(
+  setup: TrainSetup,
+  state: RunState,
+  { loss, index }: { loss: number; index: number },
+): Promise<never> {
+  await setup.engine.clearGradients();
+  const path = state.step > 0 ? await setup.save(state, "end") : undefined;
+  throw new LorikeetError(
+    "non-finite-loss",
+    `Expected a finite loss, got ${loss} at step ${state.step + 1}, micro-batch ${index + 1} of its window`,
+    {
+      hint: `Lower the learning rate or max_grad_norm, or look for broken rows at that place in the data.${
+        path ? ` The state of step ${state.step} is kept in ${path}.` : ""
+      }`,
+    },
+  );
+}
+
+/** Compiled steps by the sizes of their batch. */
+export function programCache(
+  engine: Engine,
+  graphFor: (shape: StepShape) => Graph,
+): { get: (batch: Batch) => Promise<Program>; dispose: () => Promise<void> } {
+  const programs = new Map<string, Promise<Program>>();
+  return {
+    get(batch) {
+      const [batchSize, length] = batch["input_ids"]!.shape as [number, number];
+      const rows = batch["loss_rows"]!.shape[0]!;
+      const hasSegments = "segments" in batch;
+      const key = `${batchSize},${length},${rows},${hasSegments}`;
+      const known =
+        programs.get(key) ??
+        engine.compile(graphFor({ batch: batchSize, length, rows, hasSegments }));
+      programs.set(key, known);
+      return known;
+    },
+    async dispose() {
+      for (const program of programs.values()) await (await program).dispose();
+      programs.clear();
+    },
+  };
+}
