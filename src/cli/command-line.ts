@@ -1,0 +1,54 @@
+import { readFileSync } from "node:fs";
+import { Command } from "commander";
+import { COMMANDS } from "./commands.ts";
+import { type CliContext, EXIT_CODES } from "./context.ts";
+import { reportFailure } from "./failure.ts";
+
+/** Runs the command line `argv` (without node and script) and returns its exit status. Nothing is thrown. */
+export async function runCommandLine(
+  argv: readonly string[],
+  streams: Pick<CliContext, "out" | "err">,
+): Promise<number> {
+  const context: CliContext = { ...streams, exitCode: EXIT_CODES.ok };
+  const args = argv.length === 0 ? ["--help"] : argv.map(withDashes);
+  try {
+    const program = await buildProgram(args, context);
+    await program.parseAsync(args, { from: "user" });
+    return context.exitCode;
+  } catch (error) {
+    const style = { debug: args.includes("--debug"), json: args.includes("--json") };
+    return reportFailure(error, context, style);
+  }
+}
+
+/** `--learning_rate=1` as `--learning-rate=1`: names may be written as in a configuration file. */
+function withDashes(argument: string): string {
+  return argument.replace(/^--\w[\w-]*/, (name) => name.replaceAll("_", "-"));
+}
+
+async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
+  const program = new Command("lorikeet")
+    .description("LoRA for TypeScript: fine-tune language and image models, and use the result.")
+    .usage("<command> [options]")
+    .version(packageVersion(), "-v, --version", "print the version")
+    .option("--debug", "show where an error comes from")
+    .helpCommand("help [command]", "show the options and examples of a command")
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      writeOut: (text) => void context.out.write(text),
+      writeErr: (text) => void context.err.write(text),
+      outputError: () => undefined, // reportFailure shows it
+    })
+    .exitOverride();
+  const called = args.find((argument) => !argument.startsWith("-") && argument !== "help");
+  for (const { name, summary, load } of COMMANDS) {
+    const command = program.command(name).description(summary);
+    if (name === called) (await load()).register(command, context);
+  }
+  return program;
+}
+
+function packageVersion(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
