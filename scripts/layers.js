@@ -17,6 +17,7 @@ const table = {
   adapter: ["passes", "formats"],
   train: ["models", "data", "adapter", "backends/backend"],
   host: ["formats", "train"],
+  api: ["train", "host", "backends/reference", "backends/onnx", "backends/cuda"],
   cli: "everything",
   index: "everything",
 };
