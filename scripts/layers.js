@@ -16,7 +16,9 @@ const table = {
   "backends/cuda": ["passes", "backends/backend"],
   adapter: ["passes", "formats"],
   train: ["models", "data", "adapter", "backends/backend"],
+  generate: ["models", "data", "adapter", "backends/backend"],
   host: ["formats", "train"],
+  api: ["train", "generate", "host", "backends/reference", "backends/onnx", "backends/cuda"],
   api: ["train", "host", "backends/reference", "backends/onnx", "backends/cuda"],
   cli: "everything",
   index: "everything",
@@ -34,6 +36,7 @@ export const portable = [
   "models",
   "adapter",
   "train",
+  "generate",
 ];
 
 export const layers = Object.keys(table);

@@ -53,6 +53,15 @@ export function evaluationGraph(plan: TrainPlan, shape: StepShape): Graph {
   return { outputs: { loss: lossOf(plan, shape, undefined) }, gradients: {} };
 }
 
+/** Logits of every position, (B·T, V). */
+export function forwardGraph(
+  plan: TrainPlan,
+  { batch, length }: { batch: number; length: number },
+): Graph {
+  const model = causalLM(plan.config, { batch, length });
+  return { outputs: { logits: adapted(plan, model.head(model.hidden), undefined) }, gradients: {} };
+}
+
 /** Name and shape of everything that trains, in the order of execution. */
 export function trainableParameters(plan: TrainPlan): Node[] {
   const shape: StepShape = { batch: 1, length: 1, rows: 1, hasSegments: false };
@@ -74,4 +83,10 @@ function lossOf(
     input("loss_weights", [rows]),
   );
   return fuseLoss([loss])[0]!;
+}
+
+/** `root` with the plan's adapters in place and its whole weights made trainable. */
+function adapted(plan: TrainPlan, root: Node, seed: Node | undefined): Node {
+  const roots = insertLora([root], plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
+  return unfreeze(roots, plan.trainsWeight)[0]!;
 }

@@ -1,0 +1,59 @@
+import { LorikeetError } from "../errors.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
+
+/** The inputs `input_ids` and `position_ids`, i64 [rows, length], of rows of ids; shorter rows are padded with 0. */
+export function tokenFeeds(
+  rows: readonly (readonly number[])[],
+  length: number,
+): Record<string, Tensor> {
+  const cells = rows.flatMap((row) => Array.from({ length }, (_, t) => row[t] ?? 0));
+  const shape = [rows.length, length];
+  return {
+    input_ids: int64(shape, cells),
+    position_ids: int64(
+      shape,
+      cells.map((_, i) => i % length),
+    ),
+  };
+}
+
+/**
+ * All inputs of a training step on `ids` (rows of one length): the mean loss over labels that are not -100, each
+ * label predicted by the position before it.
+ * @throws LorikeetError `no-supervised-token` when every label is -100
+ */
+export function lossFeeds(
+  ids: readonly (readonly number[])[],
+  labels: readonly (readonly number[])[],
+): Record<string, Tensor> {
+  const length = ids[0]?.length ?? 0;
+  const found = labels.flatMap((row, b) =>
+    row.flatMap((label, t) =>
+      t === 0 || label === -100 ? [] : [{ label, row: b * length + t - 1 }],
+    ),
+  );
+  const rows = found.length;
+  if (rows === 0)
+    throw new LorikeetError(
+      "no-supervised-token",
+      "Expected at least one label that is not -100, got none",
+    );
+  return {
+    ...tokenFeeds(ids, length),
+    loss_rows: int64(
+      [rows],
+      found.map(({ row }) => row),
+    ),
+    targets: int64(
+      [rows],
+      found.map(({ label }) => label),
+    ),
+    loss_weights: tensor("f32", [rows], new Float32Array(rows).fill(1 / rows)),
+    dropout_seed: int64([], [0]),
+  };
+}
+
+/** Whole numbers as an i64 tensor. */
+export function int64(shape: readonly number[], values: readonly number[]): Tensor {
+  return tensor("i64", shape, BigInt64Array.from(values, BigInt));
+}

@@ -1,0 +1,171 @@
+import type { Adapter } from "../adapter/adapter.ts";
+import { attach, type Attachment, keyOf, noAttachment } from "../adapter/attach.ts";
+import type { Engine } from "../backends/backend.ts";
+import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts";
+import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import { LorikeetError } from "../errors.ts";
+import type { Checkpoint } from "../host/open-checkpoint.ts";
+import type { Node } from "../ir/node.ts";
+import { causalLM } from "../models/registry.ts";
+import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
+import { convert, toFloat32 } from "../tensor/convert.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
+import { forwardGraph, trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { lossFeeds, tokenFeeds } from "./feeds.ts";
+import { type DeviceOptions, openEngine } from "./open-engine.ts";
+
+/** A base model, with or without an adapter. The weights of the base are shared by all that are made from it. */
+export interface Model {
+  readonly checkpoint: Checkpoint;
+  readonly device: DeviceOptions;
+  readonly adapter: Adapter | undefined;
+  /** @throws LorikeetError `no-tokenizer` when the checkpoint has none */
+  readonly tokenizer: Tokenizer;
+  /** The checkpoint's chat template, if it has one. */
+  readonly chatTemplate: ChatTemplate | undefined;
+  /** Layers that an adapter can be attached to. */
+  readonly layers: readonly LoraCandidate[];
+  /** What a graph of this model is built from. */
+  readonly plan: TrainPlan;
+  /** The same base with `adapter` in place of its own. */
+  withAdapter(adapter: Adapter): Model;
+  /** Logits, f32 [batch, longest row, vocabulary], of rows of token ids; positions past a row's end are padding. */
+  logits(rows: readonly (readonly number[])[]): Promise<Tensor>;
+  /**
+   * Mean next-token cross-entropy of `inputIds` (rows of one length) and its gradient for each adapter tensor, by
+   * PEFT key. `labels`: the ids to predict, −100 where there is no loss; the inputs themselves by default.
+   */
+  lossAndGradients(batch: {
+    inputIds: readonly (readonly number[])[];
+    labels?: readonly (readonly number[])[];
+  }): Promise<{ loss: number; gradients: Map<string, Tensor> }>;
+  /** An engine that holds the adapter's tensors; the caller disposes it. */
+  openEngine(): Promise<Engine>;
+  /** Releases the model's own engine. */
+  dispose(): Promise<void>;
+}
+
+/** The model of an opened checkpoint. @throws LorikeetError `unsupported-architecture` */
+export function createModel(checkpoint: Checkpoint, device: DeviceOptions = {}): Model {
+  const layers = layersOf(checkpoint);
+  return makeModel(checkpoint, { device, layers, tokenizer: once(() => tokenizerOf(checkpoint)) });
+}
+
+interface Shared {
+  readonly device: DeviceOptions;
+  readonly layers: readonly LoraCandidate[];
+  readonly tokenizer: () => Tokenizer;
+}
+
+function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): Model {
+  const family = { defaults: [], head: "lm_head" };
+  const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
+  const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
+  const open = (): Promise<Engine> => engineWith(checkpoint, shared.device, attachment);
+  const own = once(open);
+  let isOpen = false;
+  const engine = (): Promise<Engine> => {
+    isOpen = true;
+    return own();
+  };
+  return {
+    checkpoint,
+    device: shared.device,
+    adapter,
+    layers: shared.layers,
+    plan,
+    get tokenizer() {
+      return shared.tokenizer();
+    },
+    get chatTemplate() {
+      const { bosToken, eosToken } = shared.tokenizer().specials;
+      const source = checkpoint.chatTemplate;
+      return source === undefined ? undefined : createChatTemplate(source, { bosToken, eosToken });
+    },
+    withAdapter: (next) => makeModel(checkpoint, shared, next),
+    logits: async (rows) => logitsOf(await engine(), plan, rows),
+    lossAndGradients: async ({ inputIds, labels }) =>
+      gradientsOf(await engine(), plan, inputIds, labels ?? inputIds),
+    openEngine: open,
+    async dispose() {
+      if (isOpen) await (await own()).dispose();
+    },
+  };
+}
+
+async function engineWith(
+  { weights }: Checkpoint,
+  device: DeviceOptions,
+  { values }: Attachment,
+): Promise<Engine> {
+  const engine = openEngine(weights, device);
+  for (const [name, value] of values) await engine.set(name, convert(value, "f32"));
+  return engine;
+}
+
+async function logitsOf(
+  engine: Engine,
+  plan: TrainPlan,
+  rows: readonly (readonly number[])[],
+): Promise<Tensor> {
+  const [batch, length] = [rows.length, Math.max(...rows.map((row) => row.length))];
+  const program = await engine.compile(forwardGraph(plan, { batch, length }));
+  const { logits } = await program.run(tokenFeeds(rows, length));
+  await program.dispose();
+  return tensor("f32", [batch, length, logits!.shape.at(-1)!], toFloat32(logits!));
+}
+
+async function gradientsOf(
+  engine: Engine,
+  plan: TrainPlan,
+  ids: readonly (readonly number[])[],
+  labels: readonly (readonly number[])[],
+): Promise<{ loss: number; gradients: Map<string, Tensor> }> {
+  const feeds = lossFeeds(ids, labels);
+  const [batch, length] = feeds["input_ids"]!.shape as [number, number];
+  const rows = feeds["targets"]!.shape[0]!;
+  const graph = trainingGraph(plan, { batch, length, rows, hasSegments: false });
+  const program = await engine.compile(graph);
+  await engine.clearGradients();
+  const { loss } = await program.run(feeds);
+  const gradients = new Map<string, Tensor>();
+  for (const name of Object.keys(graph.gradients))
+    gradients.set(keyOf(name), await engine.get(`${name}.grad`));
+  await engine.clearGradients();
+  await program.dispose();
+  return { loss: Number(loss!.data[0]), gradients };
+}
+
+function layersOf({ config }: Checkpoint): LoraCandidate[] {
+  const model = causalLM(config, { batch: 1, length: 1 });
+  const logits: Node = model.head(model.hidden);
+  return loraCandidates([logits]);
+}
+
+function tokenizerOf({
+  name,
+  tokenizer,
+  tokenizerConfig,
+  generationConfig,
+  config,
+}: Checkpoint): Tokenizer {
+  if (tokenizer === undefined)
+    throw new LorikeetError(
+      "no-tokenizer",
+      `Expected tokenizer.json beside the weights of ${name}, found none`,
+      {
+        hint: "Save the tokenizer with transformers (AutoTokenizer.save_pretrained) into the model folder.",
+      },
+    );
+  return createTokenizer({
+    tokenizer,
+    config: tokenizerConfig,
+    generationConfig,
+    modelConfig: config,
+  });
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}

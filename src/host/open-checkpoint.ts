@@ -1,0 +1,84 @@
+import { basename, join } from "node:path";
+import type { WeightSource } from "../backends/backend.ts";
+import { LorikeetError } from "../errors.ts";
+import type { HfConfig } from "../models/config.ts";
+import { openSafetensors, openShardedSafetensors } from "./checkpoint-weights.ts";
+import { isFile, readText } from "./files.ts";
+
+/** A model on disk: its configuration, weights (not read yet) and the files that make its tokenizer. */
+export interface Checkpoint {
+  readonly name: string;
+  /** Folder of a Hugging Face checkpoint, or the GGUF file. */
+  readonly path: string;
+  readonly config: HfConfig;
+  readonly weights: WeightSource;
+  /** Parsed tokenizer.json, tokenizer_config.json and generation_config.json; undefined where there is none. */
+  readonly tokenizer: unknown;
+  readonly tokenizerConfig: Readonly<Record<string, unknown>> | undefined;
+  readonly generationConfig: Readonly<Record<string, unknown>> | undefined;
+  /** Jinja source, from tokenizer_config.json or chat_template.jinja. */
+  readonly chatTemplate: string | undefined;
+}
+
+/**
+ * Opens a folder in Hugging Face layout: config.json and one safetensors file or several with an index.
+ * @throws LorikeetError `file-not-found` when config.json or all weight files are absent, `malformed-json`, and what
+ * `openSafetensors` throws
+ */
+export async function openFolder(folder: string): Promise<Checkpoint> {
+  const config = await readJson(join(folder, "config.json"));
+  if (!config)
+    throw new LorikeetError(
+      "file-not-found",
+      `Expected a model folder with config.json, found none in ${folder}`,
+      {
+        hint: "Give a Hugging Face folder, a .gguf file, a hub id (owner/name) or storyteller-6m.",
+      },
+    );
+  const tokenizerConfig = await readJson(join(folder, "tokenizer_config.json"));
+  return {
+    name: basename(folder),
+    path: folder,
+    config,
+    weights: await openWeights(folder),
+    tokenizer: await readJson(join(folder, "tokenizer.json")),
+    tokenizerConfig,
+    generationConfig: await readJson(join(folder, "generation_config.json")),
+    chatTemplate: await chatTemplateOf(folder, tokenizerConfig),
+  };
+}
+
+async function openWeights(folder: string): Promise<WeightSource> {
+  const index = join(folder, "model.safetensors.index.json");
+  if (await isFile(index)) return openShardedSafetensors(index);
+  return openSafetensors(join(folder, "model.safetensors"));
+}
+
+async function chatTemplateOf(
+  folder: string,
+  tokenizerConfig: Readonly<Record<string, unknown>> | undefined,
+): Promise<string | undefined> {
+  const file = join(folder, "chat_template.jinja");
+  if (await isFile(file)) return readText(file);
+  const template = tokenizerConfig?.["chat_template"];
+  if (typeof template === "string") return template;
+  if (!Array.isArray(template)) return undefined;
+  const named = template as { name: string; template: string }[];
+  return named.find(({ name }) => name === "default")?.template;
+}
+
+/** The object in the JSON file `path`, or undefined when there is no such file. @throws LorikeetError `malformed-json` */
+export async function readJson(
+  path: string,
+): Promise<Readonly<Record<string, unknown>> | undefined> {
+  if (!(await isFile(path))) return undefined;
+  try {
+    return JSON.parse(await readText(path)) as Readonly<Record<string, unknown>>;
+  } catch (cause) {
+    if (cause instanceof LorikeetError) throw cause;
+    throw new LorikeetError("malformed-json", `Expected ${path} to be JSON; it does not parse`, {
+      hint: "Download it again, or compare it with the original.",
+      cause,
+    });
+  }
+}
