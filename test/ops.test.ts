@@ -49,7 +49,7 @@ it("gives the sum of both gradients when one node is passed twice", () => {
     (rules) => rules.inputs.join() === "a,b" && rules.cases.some((test) => !test.noGradient),
   );
   expect(binary.length).toBeGreaterThan(4);
-  for (const rules of binary.filter(({ name }) => name !== "matmul")) {
+  for (const rules of binary.filter(({ name }) => !/matmul/i.test(name))) {
     const { feeds } = buildCase(rules, {
       shapes: { a: [2, 3], b: [2, 3] },
       range: { a: [0.5, 2] },

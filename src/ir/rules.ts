@@ -35,6 +35,10 @@ export interface OnnxEmitter {
   ints(values: readonly number[]): OnnxValue;
   /** A float scalar in the program's float type. */
   scalar(value: number): OnnxValue;
+  /** Keeps a by-product of a lowering for later ones that need the same, under a key that names its inputs. */
+  remember(key: string, value: OnnxValue): void;
+  /** What was remembered under `key`. */
+  recall(key: string): OnnxValue | undefined;
 }
 
 /** A pair of program-specific lowering arguments: named values of the inputs. */

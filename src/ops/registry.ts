@@ -18,6 +18,7 @@ import { exp } from "./exp.ts";
 import { gatherRows } from "./gather-rows.ts";
 import { gelu } from "./gelu.ts";
 import { gemm } from "./gemm.ts";
+import { inverseRms } from "./inverse-rms.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { less } from "./less.ts";
 import { linearCrossEntropy, linearCrossEntropyGradient } from "./linear-cross-entropy.ts";
@@ -38,6 +39,7 @@ import { rmsNorm } from "./rms-norm.ts";
 import { rope } from "./rope.ts";
 import { rsqrt } from "./rsqrt.ts";
 import { scatterRows } from "./scatter-rows.ts";
+import { scaledMatmul } from "./scaled-matmul.ts";
 import { select } from "./select.ts";
 import { sigmoid } from "./sigmoid.ts";
 import { silu } from "./silu.ts";
@@ -71,6 +73,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   gatherRows,
   gelu,
   gemm,
+  inverseRms,
   layerNorm,
   less,
   linear,
@@ -91,6 +94,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   rmsNorm,
   rope,
   rsqrt,
+  scaledMatmul,
   scatterRows,
   select,
   sigmoid,

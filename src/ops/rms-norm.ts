@@ -1,11 +1,8 @@
-import type { Node } from "../ir/node.ts";
-import { add } from "./add.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
-import { constant } from "./leaf.ts";
+import { inverseRms } from "./inverse-rms.ts";
 import { mean } from "./mean.ts";
 import { mul } from "./mul.ts";
-import { neg } from "./neg.ts";
-import { rsqrt } from "./rsqrt.ts";
+import { sub } from "./sub.ts";
 import { sumTo } from "./sum-to.ts";
 
 /** x / √(mean(x², last axis) + eps) · weight.  x: (…, C), weight: (C).  https://arxiv.org/abs/1910.07467 */
@@ -20,17 +17,25 @@ export const rmsNorm: Op<["x", "weight"], object, { eps: number }> = defineOp("r
       });
     return x;
   },
-  decompose: ({ x, weight, eps }) => mul(mul(x, inverseRms(x, eps)), weight),
+  decompose: ({ x, weight, eps }) => mul(mul(x, inverseRms(x, { eps })), weight),
   gradient({ x, weight, eps, dy }) {
-    const r = inverseRms(x, eps);
-    const xhat = mul(x, r);
+    const r = inverseRms(x, { eps });
     return {
       x() {
         const g = mul(dy, weight);
-        return mul(r, add(g, neg(mul(xhat, meanLast(mul(g, xhat)))))); // r · (g − x̂ · mean(g · x̂))
+        const along = mean(mul(g, x), { axes: [x.shape.length - 1], keepDims: true });
+        return sub(mul(g, r), mul(x, mul(along, mul(r, mul(r, r))))); // r · g − x · r³ · mean(g · x)
       },
-      weight: () => sumTo(mul(dy, xhat), { shape: weight.shape }),
+      weight: () => sumTo(mul(dy, mul(x, r)), { shape: weight.shape }),
     };
+  },
+  onnx(emit, { x, weight, eps }) {
+    // on WebGPU the second result is not the inverse deviation, and gradients would be wrong without a sign of it
+    if (emit.profile !== "cpu") return undefined;
+    const attrs = { axis: -1, epsilon: eps };
+    const [y, r] = emit.results(2, "SimplifiedLayerNormalization", [x, weight], attrs);
+    emit.remember(`inverseRms ${x} ${eps}`, r!);
+    return y;
   },
   cases: [
     { shapes: { x: [2, 3, 8], weight: [8] } },
@@ -45,11 +50,3 @@ export const rmsNorm: Op<["x", "weight"], object, { eps: number }> = defineOp("r
     },
   ],
 });
-
-function inverseRms(x: Node, eps: number): Node {
-  return rsqrt(add(meanLast(mul(x, x)), constant(eps)));
-}
-
-function meanLast(x: Node): Node {
-  return mean(x, { axes: [x.shape.length - 1], keepDims: true });
-}

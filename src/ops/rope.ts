@@ -38,6 +38,17 @@ export const rope: Op<["x", "cos", "sin"]> = defineOp("rope", {
     const rotated = [sub(mul(x1, c), mul(x2, s)), add(mul(x2, c), mul(x1, s))];
     return concat(2 * half < D ? [...rotated, part(2 * half, D)] : rotated, { axis: 2 });
   },
+  onnx(emit, { x, cos, sin, node }) {
+    const [N, H, D] = node.shape as [number, number, number];
+    const rows = BigInt64Array.from({ length: N }, (_, i) => BigInt(i));
+    const positions = emit.constant({ dtype: "i64", shape: [1, N], data: rows });
+    const flat = emit.node("Reshape", [x, emit.ints([1, N, H * D])]);
+    const rotated = emit.node("com.microsoft.RotaryEmbedding", [flat, positions, cos, sin], {
+      num_heads: H,
+      rotary_embedding_dim: 2 * node.inputs[1]!.shape[1]!,
+    });
+    return emit.node("Reshape", [rotated, emit.ints([N, H, D])]);
+  },
   gradient: ({ cos, sin, dy }) => ({ x: () => rope(dy, cos, neg(sin)) }), // angles never train
   cases: [
     { shapes: { x: [3, 2, 8], cos: [3, 4], sin: [3, 4] }, fixed: ["cos", "sin"] },

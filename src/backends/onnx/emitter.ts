@@ -20,6 +20,7 @@ export class Emitter implements OnnxEmitter {
   /** Begins the names of new nodes, so that profiles tell which op they came from. */
   scope = "node";
   private readonly constants = new Map<string, OnnxValue>();
+  private readonly remembered = new Map<string, OnnxValue>();
 
   constructor(profile: OnnxProfile) {
     this.profile = profile;
@@ -72,6 +73,14 @@ export class Emitter implements OnnxEmitter {
 
   scalar(value: number): OnnxValue {
     return this.constant({ dtype: "f32", shape: [], data: Float32Array.of(value) });
+  }
+
+  remember(key: string, value: OnnxValue): void {
+    this.remembered.set(key, value);
+  }
+
+  recall(key: string): OnnxValue | undefined {
+    return this.remembered.get(key);
   }
 
   /** A frozen weight under its own name. */
