@@ -38,6 +38,7 @@ test("what has no counterpart is undefined", () => {
   ])
     // prettier-ignore
     expect(toHfName("llama", name)).toBeUndefined();
+  expect(toGgufName("gemma2", "lm_head.weight")).toBeUndefined();
   expect(toHfName("phi3", "blk.0.ffn_gate.weight")).toBeUndefined();
   for (const name of ["h.0.attn.bias", "model.layers.0.self_attn.rotary_emb.inv_freq"])
     expect(toGgufName("gpt2", name)).toBeUndefined();

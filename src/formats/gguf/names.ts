@@ -31,20 +31,22 @@ const HEAD_NORMS: Modules = {
 const FRAME: Modules = {
   token_embd: "model.embed_tokens",
   output_norm: "model.norm",
-  output: "lm_head",
   "blk.#.attn_norm": "model.layers.#.input_layernorm",
   "blk.#.attn_output": "model.layers.#.self_attn.o_proj",
   "blk.#.ffn_norm": "model.layers.#.post_attention_layernorm",
   "blk.#.ffn_down": "model.layers.#.mlp.down_proj",
 };
-const LLAMA: Modules = {
+/** Gemma 1 and 2 always share the embedding. */
+const HEAD: Modules = { output: "lm_head" };
+const GEMMA: Modules = {
   ...FRAME,
   ...ATTENTION,
   "blk.#.ffn_gate": "model.layers.#.mlp.gate_proj",
   "blk.#.ffn_up": "model.layers.#.mlp.up_proj",
 };
+const LLAMA: Modules = { ...GEMMA, ...HEAD };
 const GEMMA2: Modules = {
-  ...LLAMA,
+  ...GEMMA,
   "blk.#.post_attention_norm": "model.layers.#.post_attention_layernorm",
   "blk.#.ffn_norm": "model.layers.#.pre_feedforward_layernorm",
   "blk.#.post_ffw_norm": "model.layers.#.post_feedforward_layernorm",
@@ -54,11 +56,12 @@ const MODULES: Readonly<Record<GgufArchitecture, Modules>> = {
   llama: LLAMA,
   qwen2: LLAMA,
   qwen3: { ...LLAMA, ...HEAD_NORMS },
-  gemma: LLAMA,
+  gemma: GEMMA,
   gemma2: GEMMA2,
-  gemma3: { ...GEMMA2, ...HEAD_NORMS },
+  gemma3: { ...GEMMA2, ...HEAD_NORMS, ...HEAD },
   phi3: {
     ...FRAME,
+    ...HEAD,
     "blk.#.attn_qkv": "model.layers.#.self_attn.qkv_proj",
     "blk.#.ffn_up": "model.layers.#.mlp.gate_up_proj",
   },
