@@ -51,22 +51,28 @@ function newestChange() {
   return Math.max(...paths.map((path) => statSync(path).mtimeMs));
 }
 
-/** Removes what was built from files that src no longer holds. */
+/** Removes what came from files that src no longer holds. */
 function removeOrphans(sources) {
   if (!existsSync(dist)) return;
   for (const path of readdirSync(dist, { recursive: true, encoding: "utf8" })) {
-    const built = /^(.+?)(\.d\.ts|\.js)(\.map)?$/.exec(path);
-    if (built && !sources.has(`${built[1]}.ts`)) rmSync(join(dist, path));
+    if (path.startsWith(".") || statSync(join(dist, path)).isDirectory()) continue;
+    const compiled = /^(.+?)(\.d\.ts|\.js)(\.map)?$/.exec(path);
+    if (!(compiled ? sources.has(`${compiled[1]}.ts`) : isAsset(path) && sources.has(path)))
+      rmSync(join(dist, path));
   }
 }
 
 /** Copies what tsc does not: kernels and other files read at run time. */
 function copyAssets(sources) {
   for (const path of sources) {
-    if (path.endsWith(".ts") || statSync(join(src, path)).isDirectory()) continue;
+    if (!isAsset(path) || statSync(join(src, path)).isDirectory()) continue;
     mkdirSync(dirname(join(dist, path)), { recursive: true });
     copyFileSync(join(src, path), join(dist, path));
   }
+}
+
+function isAsset(path) {
+  return !path.endsWith(".ts") && !/[\\/]fixtures[\\/]/.test(path);
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
