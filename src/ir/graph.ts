@@ -4,11 +4,16 @@ import type { Node } from "./node.ts";
 export interface Graph {
   readonly outputs: Readonly<Record<string, Node>>;
   readonly gradients: Readonly<Record<string, Node>>;
+  /**
+   * New rows (B, T, …) of caches that live in the engine. The graph reads a cache through an input of that name,
+   * (B, P, …); after a run the rows stand in it from slot `cache_offset` (a feed) on.
+   */
+  readonly caches?: Readonly<Record<string, Node>>;
 }
 
-/** Every result of `graph`, outputs first. */
-export function rootsOf(graph: Graph): Node[] {
-  return [...Object.values(graph.outputs), ...Object.values(graph.gradients)];
+/** Every result of `graph`: outputs, gradients, rows of caches. */
+export function rootsOf({ outputs, gradients, caches = {} }: Graph): Node[] {
+  return [outputs, gradients, caches].flatMap((results) => Object.values(results));
 }
 
 /** `graph` with its results replaced by `roots`, in the order of `rootsOf`. */
@@ -16,7 +21,9 @@ export function withRoots(graph: Graph, roots: readonly Node[]): Graph {
   let next = 0;
   const take = (entries: Readonly<Record<string, Node>>): Record<string, Node> =>
     Object.fromEntries(Object.keys(entries).map((name) => [name, roots[next++]!]));
-  return { outputs: take(graph.outputs), gradients: take(graph.gradients) };
+  const outputs = take(graph.outputs);
+  const gradients = take(graph.gradients);
+  return { outputs, gradients, ...(graph.caches && { caches: take(graph.caches) }) };
 }
 
 /** All nodes that `roots` depend on, inputs before users. A loop, as graphs are deeper than the stack. */

@@ -62,6 +62,20 @@ export function forwardGraph(
   return { outputs: { logits: adapted(plan, model.head(model.hidden), undefined) }, gradients: {} };
 }
 
+/** Logits (B, V) after the positions `last_rows` (B) of new tokens, over a cache that they are appended to. */
+export function decodeGraph(
+  plan: TrainPlan,
+  shape: { batch: number; length: number; cacheLength: number },
+): Graph {
+  const model = causalLM(plan.config, { ...shape, keepsCache: true });
+  const last = gatherRows(model.hidden, input("last_rows", [shape.batch], "i64"));
+  const fresh = Object.entries(model.present);
+  const names = fresh.map(([name]) => name.replace("present.", "past_key_values."));
+  const roots = adaptedAll(plan, [model.head(last), ...fresh.map(([, rows]) => rows)], undefined);
+  const caches = Object.fromEntries(names.map((name, i) => [name, roots[i + 1]!]));
+  return { outputs: { logits: roots[0]! }, gradients: {}, caches };
+}
+
 /** Name and shape of everything that trains, in the order of execution. */
 export function trainableParameters(plan: TrainPlan): Node[] {
   const shape: StepShape = { batch: 1, length: 1, rows: 1, hasSegments: false };
@@ -87,6 +101,10 @@ function lossOf(
 
 /** `root` with the plan's adapters in place and its whole weights made trainable. */
 function adapted(plan: TrainPlan, root: Node, seed: Node | undefined): Node {
-  const roots = insertLora([root], plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
-  return unfreeze(roots, plan.trainsWeight)[0]!;
+  return adaptedAll(plan, [root], seed)[0]!;
+}
+
+function adaptedAll(plan: TrainPlan, roots: readonly Node[], seed: Node | undefined): Node[] {
+  const inserted = insertLora(roots, plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
+  return unfreeze(inserted, plan.trainsWeight);
 }

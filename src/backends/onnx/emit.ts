@@ -39,19 +39,23 @@ export function emitGraph(
   const taken = new Set<OnnxValue>();
   const outputs = lowering.results(graph.outputs, taken);
   const gradients = lowering.results(graph.gradients, taken);
+  const fresh = graph.caches ?? {};
+  const caches = lowering.results(fresh, taken);
   const { emitter, inputs } = lowering;
-  const names = [...Object.entries(graph.outputs), ...Object.entries(graph.gradients)];
-  const values = [...Object.values(outputs), ...Object.values(gradients)];
+  const values = [outputs, gradients, caches].flatMap((results) => Object.values(results));
   const model = encodeModel({
     name: "lorikeet",
     opsets: OPSETS,
     nodes: leavesLast(emitter.nodes),
     initializers: emitter.initializers,
     inputs,
-    outputs: names.map(([, { dtype, shape }], i) => ({ name: values[i]!, dtype, shape })),
+    outputs: roots.map(({ dtype, shape }, i) => ({ name: values[i]!, dtype, shape })),
   });
   const trainable = order.filter(isTrainable).map(({ name, shape }) => [name!, shape] as const);
-  return { model, parameters: Object.fromEntries(trainable), outputs, gradients };
+  const read = inputs.filter(({ name }) => name in fresh);
+  const cacheShapes = Object.fromEntries(read.map(({ name, shape }) => [name, shape]));
+  const parameters = Object.fromEntries(trainable);
+  return { model, parameters, outputs, gradients, caches, cacheShapes };
 }
 
 /**

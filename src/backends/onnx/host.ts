@@ -1,5 +1,6 @@
 import { LorikeetError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { Caches } from "../caches.ts";
 import { Parameters } from "./parameters.ts";
 import type { ProgramSpec, Request, Response } from "./protocol.ts";
 import type { CreateSession, Session } from "./session.ts";
@@ -13,6 +14,7 @@ export class Host {
   private readonly createSession: CreateSession;
   private readonly programs = new Map<number, HostedProgram>();
   private readonly parameters = new Parameters();
+  private readonly caches = new Caches();
 
   constructor(createSession: CreateSession) {
     this.createSession = createSession;
@@ -65,11 +67,18 @@ export class Host {
         "program-disposed",
         "Expected a program that is still there, got a disposed one",
       );
-    const { session, outputs, gradients } = program;
+    const { session, outputs, gradients, caches } = program;
     const results = await session.run(
-      { ...feeds, ...this.parameters.feeds(Object.keys(program.parameters)) },
-      [...Object.values(outputs), ...Object.values(gradients)],
+      {
+        ...feeds,
+        ...this.parameters.feeds(Object.keys(program.parameters)),
+        ...this.caches.feeds(program.cacheShapes),
+      },
+      [outputs, gradients, caches].flatMap((values) => Object.values(values)),
     );
+    const offset = Number(feeds["cache_offset"]?.data[0] ?? 0);
+    for (const [name, value] of Object.entries(caches))
+      this.caches.store(name, results[value]!, offset);
     this.parameters.addGradients(
       Object.entries(gradients).map(([name, value]) => [
         name,

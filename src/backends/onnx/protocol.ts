@@ -18,6 +18,10 @@ export interface ProgramSpec {
   readonly outputs: Readonly<Record<string, string>>;
   /** ONNX names of the results by the parameter whose gradient they are. */
   readonly gradients: Readonly<Record<string, string>>;
+  /** ONNX names of new rows by the cache that they go into. */
+  readonly caches: Readonly<Record<string, string>>;
+  /** Shapes of the caches that the program reads. */
+  readonly cacheShapes: Shapes;
 }
 
 /** What the engine asks of the host. */

@@ -2,6 +2,7 @@ import { LorikeetError } from "../../errors.ts";
 import { type Graph, rootsOf, topological } from "../../ir/graph.ts";
 import { isTrainable } from "../../ops/leaf.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
+import { Caches, cacheShapesOf } from "../caches.ts";
 import type { AdamWStep, Engine, Program, Tensors, WeightSource } from "../backend.ts";
 import { interpret } from "./interpret.ts";
 
@@ -9,6 +10,7 @@ import { interpret } from "./interpret.ts";
 export function referenceEngine(weights: WeightSource): Engine {
   const state = new Map<string, Tensor>();
   const shapes = new Map<string, readonly number[]>();
+  const caches = new Caches();
 
   const zeros = (parameter: string): Tensor => tensor("f64", shapes.get(parameter)!);
   const read = (name: string): Tensor => {
@@ -26,15 +28,21 @@ export function referenceEngine(weights: WeightSource): Engine {
       if (isTrainable(node)) shapes.set(node.name!, node.shape);
       else if (node.op.name === "parameter") frozen.set(node.name!, await weights.read(node.name!));
     }
+    const cacheShapes = cacheShapesOf(graph);
     const run = (feeds: Tensors): Promise<Record<string, Tensor>> => {
+      const cached = caches.feeds(cacheShapes);
       const values = interpret(
         rootsOf(graph),
-        (name) => feeds[name] ?? frozen.get(name) ?? read(name),
+        (name) => cached[name] ?? feeds[name] ?? frozen.get(name) ?? read(name),
       );
       const tensors = values.map(({ shape, data }) => tensor("f64", shape, data));
       const outputs = Object.keys(graph.outputs).map((name, i) => [name, tensors[i]!] as const);
       for (const [i, name] of Object.keys(graph.gradients).entries())
         accumulate(`${name}.grad`, read(`${name}.grad`), tensors[outputs.length + i]!);
+      const offset = Number(feeds["cache_offset"]?.data[0] ?? 0);
+      const fresh = Object.keys(graph.caches ?? {});
+      for (const [i, name] of fresh.entries())
+        caches.store(name, tensors[tensors.length - fresh.length + i]!, offset);
       return Promise.resolve(Object.fromEntries(outputs));
     };
     return { run, dispose: () => Promise.resolve() };
