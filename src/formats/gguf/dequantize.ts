@@ -28,6 +28,14 @@ const DEQUANTIZERS: Partial<Record<GgmlType, Dequantizer>> = {
   Q6_K: dequantizeQ6K,
 };
 
+/** Types that `dequantize` reads. */
+export const DEQUANTIZABLE: readonly GgmlType[] = Object.keys(DEQUANTIZERS) as GgmlType[];
+
+/** Whether `dequantize` reads `type`. */
+export function canDequantize(type: GgmlType): boolean {
+  return Object.hasOwn(DEQUANTIZERS, type);
+}
+
 let halves: Float32Array | undefined;
 
 /**
@@ -40,7 +48,7 @@ export function dequantize(type: GgmlType, bytes: Uint8Array, size: number): Flo
   if (!run)
     throw new LorikeetError(
       "unsupported-quantization",
-      `Expected one of the tensor types ${Object.keys(DEQUANTIZERS).join(", ")}, got ${type}`,
+      `Expected one of the tensor types ${DEQUANTIZABLE.join(", ")}, got ${type}`,
       { hint: "Use a file of the same model in another quantization, for example Q8_0 or Q4_K_M." },
     );
   if (bytes.length !== ggmlBytes(type, size))
