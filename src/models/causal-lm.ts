@@ -31,16 +31,33 @@ export interface DecoderInputs {
   readonly ids: Node;
   /** (B, T) positions. */
   readonly positions: Node;
-  /** (B, T) and (B, P + T) sample numbers; a key is visible to queries of its own sample. */
-  readonly segments: { readonly queries: Node; readonly cached: Node | undefined } | undefined;
+  /** (B, T) sample numbers, from 0: a token sees keys of its own sample. */
+  readonly segments: Node | undefined;
+  /** (B, P) sample numbers (-1: an unused slot) and positions of cached tokens. */
+  readonly cache: { readonly segments: Node; readonly positions: Node } | undefined;
 }
 
-/** The inputs `input_ids`, `position_ids` and, where used, `segments` and `cache_segments`. */
-export function decoderInputs({ batch, length, cacheLength = 0, hasSegments = false }: Sequence): DecoderInputs {
-  const ids = input("input_ids", [batch, length], "i64");
-  const positions = input("position_ids", [batch, length], "i64");
-  if (!hasSegments && cacheLength === 0) return { ids, positions, segments: undefined };
-  const queries = input("segments", [batch, length], "i64");
-  const cached = cacheLength > 0 ? input("cache_segments", [batch, cacheLength], "i64") : undefined;
-  return { ids, positions, segments: { queries, cached } };
+/**
+ * The inputs `input_ids`, `position_ids` and, where used, `segments` and `cache_segments`. A graph has the input
+ * `cache_positions` when a layer's sliding window is shorter than P + T. Cached tokens lie in any order of slots.
+ */
+export function decoderInputs({
+  batch,
+  length,
+  cacheLength = 0,
+  hasSegments = false,
+}: Sequence): DecoderInputs {
+  const whole = (name: string, size: number): Node => input(name, [batch, size], "i64");
+  const hasCache = cacheLength > 0;
+  return {
+    ids: whole("input_ids", length),
+    positions: whole("position_ids", length),
+    segments: hasSegments || hasCache ? whole("segments", length) : undefined,
+    cache: hasCache
+      ? {
+          segments: whole("cache_segments", cacheLength),
+          positions: whole("cache_positions", cacheLength),
+        }
+      : undefined,
+  };
 }

@@ -10,7 +10,10 @@ export type HfConfig = Readonly<Record<string, unknown>>;
 export function numberField(config: HfConfig, name: string, fallback?: number): number {
   const value = config[name] ?? fallback;
   if (typeof value !== "number" || !Number.isFinite(value))
-    throw new LorikeetError("model-config", `Expected a number for ${name} in config.json, got ${JSON.stringify(value)}`);
+    throw new LorikeetError(
+      "model-config",
+      `Expected a number for ${name} in config.json, got ${JSON.stringify(value)}`,
+    );
   return value;
 }
 
@@ -18,7 +21,10 @@ export function numberField(config: HfConfig, name: string, fallback?: number): 
 export function flagField(config: HfConfig, name: string, fallback: boolean): boolean {
   const value = config[name] ?? fallback;
   if (typeof value !== "boolean")
-    throw new LorikeetError("model-config", `Expected true or false for ${name} in config.json, got ${JSON.stringify(value)}`);
+    throw new LorikeetError(
+      "model-config",
+      `Expected true or false for ${name} in config.json, got ${JSON.stringify(value)}`,
+    );
   return value;
 }
 
@@ -26,7 +32,12 @@ export function flagField(config: HfConfig, name: string, fallback: boolean): bo
  * Checks that a field that Lorikeet implements in some variants only has one of them.
  * @throws LorikeetError `model-config` naming the field, its value and what is supported
  */
-export function oneOf<T extends string>(config: HfConfig, name: string, supported: readonly T[], fallback: T): T {
+export function oneOf<T extends string | boolean>(
+  config: HfConfig,
+  name: string,
+  supported: readonly T[],
+  fallback: T,
+): T {
   const value = config[name] ?? fallback;
   if (!supported.includes(value as T))
     throw new LorikeetError(

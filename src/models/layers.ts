@@ -1,21 +1,38 @@
-/** @file Pieces that decoder families share. Activations are (B·T, features); weights keep the checkpoint's names. */
+/** @file Pieces that model families share. Activations are (B·T, features); weights keep the checkpoint's names. */
+import { LorikeetError } from "../errors.ts";
 import type { Node } from "../ir/node.ts";
 import { add } from "../ops/add.ts";
-import { attention } from "../ops/attention.ts";
-import { concat } from "../ops/concat.ts";
-import { input, parameter } from "../ops/leaf.ts";
+import { embedding } from "../ops/embedding.ts";
+import { layerNorm } from "../ops/layer-norm.ts";
+import { constant, parameter } from "../ops/leaf.ts";
 import { linear } from "../ops/linear.ts";
+import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
 import { rope } from "../ops/rope.ts";
+import { slice } from "../ops/slice.ts";
 import { swiglu } from "../ops/swiglu.ts";
-import type { DecoderInputs, Sequence } from "./causal-lm.ts";
+import { sizeOf } from "../tensor/shape.ts";
 import type { Angles } from "./rotary.ts";
 
+/** Options of `dense`. */
+export interface DenseOptions {
+  readonly bias?: boolean;
+  /** The weight is stored (in, out), as transformers' Conv1D does. */
+  readonly fanInFanOut?: boolean;
+}
+
 /** x·Wᵀ (+ b) with the weights `name.weight` (outFeatures, x's features) and `name.bias`. */
-export function dense(x: Node, name: string, outFeatures: number, options: { bias?: boolean } = {}): Node {
-  const y = linear(x, parameter(`${name}.weight`, [outFeatures, x.shape[1]!]));
-  return options.bias ? add(y, parameter(`${name}.bias`, [outFeatures])) : y;
+export function dense(
+  x: Node,
+  name: string,
+  outFeatures: number,
+  { bias = false, fanInFanOut = false }: DenseOptions = {},
+): Node {
+  const inFeatures = x.shape[1]!;
+  const shape = fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
+  const y = linear(x, parameter(`${name}.weight`, shape), { fanInFanOut });
+  return bias ? add(y, parameter(`${name}.bias`, [outFeatures])) : y;
 }
 
 /** RMS norm over the last axis with the weight `name.weight`. */
@@ -23,65 +40,71 @@ export function norm(x: Node, name: string, eps: number): Node {
   return rmsNorm(x, parameter(`${name}.weight`, [x.shape.at(-1)!]), { eps });
 }
 
-/** down(silu(gate(x)) · up(x)). */
-export function gatedMlp(x: Node, name: string, hidden: number, options: { bias?: boolean } = {}): Node {
-  const gate = dense(x, `${name}.gate_proj`, hidden, options);
-  const up = dense(x, `${name}.up_proj`, hidden, options);
-  return dense(swiglu(gate, up), `${name}.down_proj`, x.shape[1]!, options);
+/** Layer norm over the last axis with `name.weight` and `name.bias`, where the family has them. */
+export function meanNorm(
+  x: Node,
+  name: string,
+  eps: number,
+  { weight = true, bias = true }: { weight?: boolean; bias?: boolean } = {},
+): Node {
+  const shape = [x.shape.at(-1)!];
+  const scale = weight ? parameter(`${name}.weight`, shape) : constant(1, shape);
+  const shift = bias ? parameter(`${name}.bias`, shape) : constant(0, shape);
+  return layerNorm(x, scale, shift, { eps });
 }
 
-/** Sizes and options of one attention layer. */
-export interface AttentionLayer {
-  readonly heads: number;
-  readonly keyHeads: number;
-  readonly headDim: number;
-  readonly scale: number;
-  /** Sliding window in tokens; 0: unlimited. */
-  readonly window?: number;
-  readonly softcap?: number;
+/** down(activation(gate(x)) · up(x)); the activation is SiLU by default. */
+export function gatedMlp(
+  x: Node,
+  name: string,
+  hidden: number,
+  { bias = false, activation }: { bias?: boolean; activation?: (x: Node) => Node } = {},
+): Node {
+  const gate = dense(x, `${name}.gate_proj`, hidden, { bias });
+  const up = dense(x, `${name}.up_proj`, hidden, { bias });
+  const gated = activation ? mul(activation(gate), up) : swiglu(gate, up);
+  return dense(gated, `${name}.down_proj`, x.shape[1]!, { bias });
 }
 
-/** Queries, keys and values of one layer, each (B·T, heads·headDim), already normalised where the family does. */
-export interface Projections {
-  readonly q: Node;
-  readonly k: Node;
-  readonly v: Node;
-}
-
-/** What attention layers of one graph share, and where they leave new keys and values. */
-export interface DecoderContext {
-  readonly sequence: Sequence;
-  readonly inputs: DecoderInputs;
-  readonly present: Record<string, Node>;
+/** Columns of x (N, Σ sizes) in parts of `sizes`: how a fused projection is taken apart. */
+export function splitColumns(x: Node, sizes: readonly number[]): Node[] {
+  let end = 0;
+  return sizes.map((size) => {
+    const start = end;
+    end += size;
+    return slice(x, { axis: 1, start, end });
+  });
 }
 
 /** Rotates x (B·T, heads·headDim) by its positions' angles. */
 export function rotate(x: Node, heads: number, { cos, sin }: Angles): Node {
   const [N, size] = x.shape as [number, number];
-  return reshape(rope(reshape(x, { shape: [N, heads, size / heads] }), cos, sin), { shape: [N, size] });
+  const rotated = rope(reshape(x, { shape: [N, heads, size / heads] }), cos, sin);
+  return reshape(rotated, { shape: [N, size] });
 }
 
-/** Causal attention of layer `index` over its cache, if any, and its own tokens: (B·T, heads·headDim). */
-export function cachedAttention(context: DecoderContext, index: number, { q, k, v }: Projections, layer: AttentionLayer): Node {
-  const { batch, length, cacheLength = 0, keepsCache = false } = context.sequence;
-  const { heads, keyHeads, headDim, scale, window = 0, softcap = 0 } = layer;
-  const split = (x: Node, count: number): Node => reshape(x, { shape: [batch, length, count, headDim] });
-  const extend = (part: "key" | "value", fresh: Node): Node => {
-    if (keepsCache) context.present[`present.${index}.${part}`] = fresh;
-    if (cacheLength === 0) return fresh;
-    const past = input(`past_key_values.${index}.${part}`, [batch, cacheLength, keyHeads, headDim]);
-    return concat([past, fresh], { axis: 1 });
-  };
-  const { segments } = context.inputs;
-  const segmentsK = segments?.cached ? concat([segments.cached, segments.queries], { axis: 1 }) : segments?.queries;
-  const y = attention(
-    split(q, heads),
-    extend("key", split(k, keyHeads)),
-    extend("value", split(v, keyHeads)),
-    segments?.queries,
-    segmentsK,
-    // cache slots are not in order of position, so a window over a cache is kept by its segments instead
-    { scale, causal: true, window: cacheLength === 0 ? window : 0, softcap },
-  );
-  return reshape(y, { shape: [batch * length, heads * headDim] });
+/** Rows of the embedding `name.weight` (rows, features) for `ids` (B, T): (B·T, features). */
+export function embed(ids: Node, name: string, [rows, features]: [number, number]): Node {
+  const flat = reshape(ids, { shape: [sizeOf(ids.shape)] });
+  return embedding(flat, parameter(`${name}.weight`, [rows, features]));
+}
+
+/**
+ * Learned embeddings of `positions` (B, T): row `offset` + position of `name.weight` (rows, features).
+ * @throws LorikeetError `model-config` when T is more than the table holds
+ */
+export function embedPositions(
+  positions: Node,
+  name: string,
+  { rows, features, offset = 0 }: { rows: number; features: number; offset?: number },
+): Node {
+  const length = positions.shape[1]!;
+  if (length + offset > rows)
+    throw new LorikeetError(
+      "model-config",
+      `Expected at most ${rows - offset} tokens, as many as ${name} has positions, got ${length}`,
+      { hint: "Shorten the samples (max_length)." },
+    );
+  const shifted = offset === 0 ? positions : add(positions, constant(offset, [], positions.dtype));
+  return embed(shifted, name, [rows, features]);
 }

@@ -5,9 +5,15 @@ import { embedding } from "../ops/embedding.ts";
 import { parameter } from "../ops/leaf.ts";
 import { linear } from "../ops/linear.ts";
 import { reshape } from "../ops/reshape.ts";
-import { type CausalLM, decoderInputs, type Sequence } from "./causal-lm.ts";
+import {
+  type AttentionLayer,
+  cachedAttention,
+  decoderContext,
+  type DecoderContext,
+} from "./cached-attention.ts";
+import type { CausalLM, Sequence } from "./causal-lm.ts";
 import { flagField, type HfConfig, numberField, oneOf } from "./config.ts";
-import { type AttentionLayer, cachedAttention, type DecoderContext, dense, gatedMlp, norm, rotate } from "./layers.ts";
+import { dense, gatedMlp, norm, rotate } from "./layers.ts";
 import { type Angles, anglesOf, rotaryOf } from "./rotary.ts";
 
 /** What distinguishes the families that share Llama's layout. */
@@ -43,10 +49,12 @@ export function llamaLike(config: HfConfig, sequence: Sequence, options: LlamaOp
   const heads = numberField(config, "num_attention_heads");
   const headDim = numberField(config, "head_dim", hidden / heads);
   const eps = numberField(config, "rms_norm_eps", 1e-6);
-  const context: DecoderContext = { sequence, inputs: decoderInputs(sequence), present: {} };
+  const context = decoderContext(sequence);
   const table = parameter("model.embed_tokens.weight", [vocabulary, hidden]);
   const tokens = sequence.batch * sequence.length;
-  const rotary = rotaryOf(config, headDim, { length: sequence.length + (sequence.cacheLength ?? 0) });
+  const rotary = rotaryOf(config, headDim, {
+    length: sequence.length + (sequence.cacheLength ?? 0),
+  });
   const angles = anglesOf(rotary, context.inputs.positions);
   const ids = reshape(context.inputs.ids, { shape: [tokens] });
   let x = boundary(embedding(ids, table));
@@ -62,9 +70,14 @@ export function llamaLike(config: HfConfig, sequence: Sequence, options: LlamaOp
     const normed = norm(x, `${name}.input_layernorm`, eps);
     const attended = selfAttention(context, index, normed, { layer, angles, options, eps });
     x = add(x, dense(attended, `${name}.self_attn.o_proj`, hidden, { bias: options.outputBias }));
-    const mlp = gatedMlp(norm(x, `${name}.post_attention_layernorm`, eps), `${name}.mlp`, numberField(config, "intermediate_size"), {
-      bias: options.mlpBias,
-    });
+    const mlp = gatedMlp(
+      norm(x, `${name}.post_attention_layernorm`, eps),
+      `${name}.mlp`,
+      numberField(config, "intermediate_size"),
+      {
+        bias: options.mlpBias,
+      },
+    );
     x = boundary(add(x, mlp));
   }
   const isTied = flagField(config, "tie_word_embeddings", false);
@@ -83,7 +96,12 @@ interface LayerContext {
   readonly eps: number;
 }
 
-function selfAttention(context: DecoderContext, index: number, x: Node, { layer, angles, options, eps }: LayerContext): Node {
+function selfAttention(
+  context: DecoderContext,
+  index: number,
+  x: Node,
+  { layer, angles, options, eps }: LayerContext,
+): Node {
   const { heads, keyHeads, headDim } = layer;
   const name = `model.layers.${index}.self_attn`;
   const project = (part: string, count: number): Node =>
@@ -95,6 +113,10 @@ function selfAttention(context: DecoderContext, index: number, x: Node, { layer,
     const normed = norm(split, `${name}.${part}_norm`, eps);
     return rotate(reshape(normed, { shape: projected.shape }), count, angles);
   };
-  const projections = { q: prepare("q", heads), k: prepare("k", keyHeads), v: project("v", keyHeads) };
+  const projections = {
+    q: prepare("q", heads),
+    k: prepare("k", keyHeads),
+    v: project("v", keyHeads),
+  };
   return cachedAttention(context, index, projections, layer);
 }

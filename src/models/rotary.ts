@@ -28,13 +28,21 @@ export interface Angles {
  * @param length longest sequence, for scalings that depend on it
  * @throws LorikeetError `model-config` for a rope type that is not supported
  */
-export function rotaryOf(config: HfConfig, dim: number, options: { layerType?: string; length: number }): Rotary {
+export function rotaryOf(
+  config: HfConfig,
+  dim: number,
+  options: { layerType?: string; length: number },
+): Rotary {
   const { layerType, length } = options;
   const given = (config["rope_parameters"] ?? config["rope_scaling"] ?? {}) as HfConfig;
   const parameters = ((layerType && given[layerType]) || given) as HfConfig;
   const theta = numberField(parameters, "rope_theta", numberField(config, "rope_theta", 10000));
   const type = (parameters["rope_type"] ?? parameters["type"] ?? "default") as string;
-  const partial = numberField(parameters, "partial_rotary_factor", numberField(config, "partial_rotary_factor", 1));
+  const partial = numberField(
+    parameters,
+    "partial_rotary_factor",
+    numberField(config, "partial_rotary_factor", 1),
+  );
   const rotated = Math.floor(dim * partial);
   const plain = Float64Array.from({ length: rotated / 2 }, (_, i) => theta ** ((-2 * i) / rotated));
   const scaling = scalings[type];
@@ -48,8 +56,14 @@ export function rotaryOf(config: HfConfig, dim: number, options: { layerType?: s
 
 /** Cosines and sines for `positions` (…) in one row a position. */
 export function anglesOf({ frequencies, factor }: Rotary, positions: Node): Angles {
-  const table = literal({ dtype: "f32", shape: [1, frequencies.length], data: Float32Array.from(frequencies) });
-  const column = reshape(cast(positions, { dtype: "f32" }), { shape: [sizeOf(positions.shape), 1] });
+  const table = literal({
+    dtype: "f32",
+    shape: [1, frequencies.length],
+    data: Float32Array.from(frequencies),
+  });
+  const column = reshape(cast(positions, { dtype: "f32" }), {
+    shape: [sizeOf(positions.shape), 1],
+  });
   const angles = mul(column, table);
   const scaled = (x: Node): Node => (factor === 1 ? x : mul(x, constant(factor)));
   return { cos: scaled(cos(angles)), sin: scaled(sin(angles)) };
@@ -91,7 +105,11 @@ function llama3(plain: Float64Array, parameters: HfConfig): Rotary {
 
 /** YaRN. https://arxiv.org/abs/2309.00071 */
 function yarn(plain: Float64Array, parameters: HfConfig, { config, theta, dim }: Context): Rotary {
-  const context = numberField(parameters, "original_max_position_embeddings", numberField(config, "max_position_embeddings"));
+  const context = numberField(
+    parameters,
+    "original_max_position_embeddings",
+    numberField(config, "max_position_embeddings"),
+  );
   const factor = numberField(parameters, "factor");
   const featureOf = (turns: number): number =>
     (dim * Math.log(context / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
@@ -108,8 +126,14 @@ function yarn(plain: Float64Array, parameters: HfConfig, { config, theta, dim }:
 /** LongRoPE (Phi-3): a divisor for each frequency, one list for short and one for long sequences. */
 function longrope(plain: Float64Array, parameters: HfConfig, { config, length }: Context): Rotary {
   const longest = numberField(config, "max_position_embeddings");
-  const context = numberField(parameters, "original_max_position_embeddings", numberField(config, "original_max_position_embeddings", longest));
-  const divisors = parameters[length > context ? "long_factor" : "short_factor"] as readonly number[];
+  const context = numberField(
+    parameters,
+    "original_max_position_embeddings",
+    numberField(config, "original_max_position_embeddings", longest),
+  );
+  const divisors = parameters[
+    length > context ? "long_factor" : "short_factor"
+  ] as readonly number[];
   const ratio = numberField(parameters, "factor", longest / context);
   const attention = parameters["attention_factor"] as number | undefined;
   const factor = attention ?? (ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(context)));
