@@ -1,0 +1,81 @@
+import { join } from "node:path";
+import type { StepEvent, TrainEvent } from "../../train/events.ts";
+import { writeAtomically } from "../files.ts";
+import type { TrainConfig } from "../train-config.ts";
+import { writeTrainConfig } from "../train-config-read.ts";
+import { lossCurve } from "./loss-curve.ts";
+import { openMetrics, readMetrics } from "./metrics.ts";
+import { renderReport, type RunReport } from "./report.ts";
+import { openTensorBoard } from "./tensorboard.ts";
+
+/** What a run leaves in its folder beside the adapter. */
+export const RUN_FILES: Readonly<Record<"config" | "metrics" | "curve" | "report", string>> = {
+  config: "train-config.yaml",
+  metrics: "metrics.jsonl",
+  curve: "loss.svg",
+  report: "report.html",
+};
+
+/** Writes a run down while it goes. */
+export interface RunRecorder {
+  /** Adds `event` to metrics.jsonl and the TensorBoard file; steps in between `logging_steps` are left out. */
+  record(event: TrainEvent): Promise<void>;
+  /** Writes loss.svg and report.html from everything recorded, also before a resume. Gives their paths. */
+  report(about: Omit<RunReport, "config" | "events">): Promise<string[]>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the record of a run in `config.output_dir`: saves its settings, and goes on with the metrics up to step
+ * `resumeFrom`, or starts them anew.
+ * @throws LorikeetError `disk-full`, `read-only`, `permission-denied`
+ */
+export async function recordRun(config: TrainConfig, resumeFrom?: number): Promise<RunRecorder> {
+  const at = (name: keyof typeof RUN_FILES): string => join(config.output_dir, RUN_FILES[name]);
+  await writeAtomically(at("config"), writeTrainConfig(config));
+  const metrics = await openMetrics(at("metrics"), resumeFrom);
+  const board = await openTensorBoard(join(config.output_dir, "runs"));
+  return {
+    async record(event) {
+      if (event.type === "step" && !isLogged(event, config.logging_steps)) return;
+      await metrics.append(event);
+      const scalars = scalarsOf(event);
+      if (scalars) await board.append(scalars.step, scalars.values);
+    },
+    async report(about) {
+      const events = await readMetrics(at("metrics"));
+      await writeAtomically(at("curve"), lossCurve(events, about.title));
+      await writeAtomically(at("report"), renderReport({ ...about, config, events }));
+      return [at("curve"), at("report")];
+    },
+    async close() {
+      await metrics.close();
+      await board.close();
+    },
+  };
+}
+
+function isLogged({ step, totalSteps }: StepEvent, every: number): boolean {
+  return step === 1 || step === totalSteps || step % every === 0;
+}
+
+function scalarsOf(
+  event: TrainEvent,
+): { step: number; values: Readonly<Record<string, number>> } | undefined {
+  if (event.type === "eval") {
+    const values = { "eval/loss": event.loss, "eval/perplexity": event.perplexity };
+    return { step: event.step, values };
+  }
+  if (event.type !== "step") return undefined;
+  return {
+    step: event.step,
+    values: {
+      "train/loss": event.loss,
+      "train/learning_rate": event.learningRate,
+      "train/grad_norm": event.gradNorm,
+      "train/epoch": event.epoch,
+      "train/tokens_per_second": event.tokensPerSecond,
+      "train/memory_bytes": event.memoryBytes,
+    },
+  };
+}
