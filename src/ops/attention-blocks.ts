@@ -41,15 +41,17 @@ export interface Block {
 /** Score of a key that must not be seen: its weight underflows to 0, and a row of only such keys stays finite. */
 const HIDDEN = -1e30;
 
-/** Splits T queries so that, when causal, no block looks at keys that all its rows must not see. */
+/** Splits T queries so that no block looks at keys that all its rows must not see. */
 export function blocksOf(T: number, S: number, { causal, window }: AttentionAttrs): Block[] {
-  const count = causal && T >= 256 ? Math.min(8, Math.floor(T / 128)) : 1;
+  const isPartial = causal || window > 0;
+  const count = isPartial && T >= 256 ? Math.min(8, Math.floor(T / 128)) : 1;
   const size = Math.ceil(T / count);
+  const reach = causal ? 1 : window > 0 ? window : Infinity;
   return Array.from({ length: Math.ceil(T / size) }, (_, i) => {
     const start = i * size;
     const end = Math.min(T, start + size);
-    const keyEnd = causal ? end + S - T : S;
-    const keyStart = causal && window > 0 ? Math.max(0, start + S - T - window + 1) : 0;
+    const keyEnd = Math.min(S, end - 1 + S - T + reach);
+    const keyStart = window > 0 ? Math.max(0, start + S - T - window + 1) : 0;
     return { start, end, keyStart, keyEnd };
   });
 }
@@ -97,7 +99,7 @@ export function blockWeights(
   const capped = attrs.softcap > 0 ? tanh(mul(scores, constant(1 / attrs.softcap))) : undefined;
   if (capped) scores = mul(capped, constant(attrs.softcap));
   const [R, K] = [block.end - block.start, block.keyEnd - block.keyStart];
-  const mask = causalMask(block, S - T, attrs, q.dtype);
+  const mask = placeMask(block, S - T, attrs, q.dtype);
   if (mask) scores = add(reshape(scores, { shape: [B * keyHeads, H / keyHeads, R, K] }), mask);
   if (segmentsQ && segmentsK) {
     const from = reshape(slice(segmentsQ, { axis: 1, start: block.start, end: block.end }), {
@@ -113,20 +115,21 @@ export function blockWeights(
 }
 
 /** What is added to scores of hidden keys, (rows, keys), or undefined when every row sees every key. */
-function causalMask(
+function placeMask(
   block: Block,
   offset: number,
-  attrs: AttentionAttrs,
+  { causal, window }: AttentionAttrs,
   dtype: DType,
 ): Node | undefined {
   const { start, end, keyStart, keyEnd } = block;
-  if (!attrs.causal) return undefined;
+  if (!causal && window === 0) return undefined;
   const [R, K] = [end - start, keyEnd - keyStart];
   const data = new Float32Array(R * K);
   for (let r = 0; r < R; r++)
     for (let s = 0; s < K; s++) {
       const distance = start + r + offset - (keyStart + s);
-      if (distance < 0 || (attrs.window > 0 && distance >= attrs.window)) data[r * K + s] = HIDDEN;
+      const isFar = window > 0 && Math.abs(distance) >= window;
+      if (isFar || (causal && distance < 0)) data[r * K + s] = HIDDEN;
     }
   if (data.every((value) => value === 0)) return undefined;
   return literal({ dtype: dtype === "f64" ? "f64" : "f32", shape: [R, K], data });

@@ -15,7 +15,7 @@ import { reshape } from "./reshape.ts";
 /**
  * softmax(scale · q·kᵀ + mask) · v.  q: (B, T, H, D), k: (B, S, Hk, D), v: (B, S, Hk, Dv) → (B, T, H, Dv); each key
  * head serves H/Hk query heads. `causal`: query t sees key s when s ≤ t + S − T; `window` w > 0: and when
- * t + S − T − s < w. With segments (B, T) and (B, S): only keys of its own segment. `softcap` c > 0: scores become
+ * |t + S − T − s| < w. With segments (B, T) and (B, S): only keys of its own segment. `softcap` c > 0: scores become
  * c · tanh(scores / c).  https://arxiv.org/abs/1706.03762, https://arxiv.org/abs/2305.13245
  */
 export const attention: Op<
@@ -88,6 +88,15 @@ export const attention: Op<
     {
       shapes: { q: [1, 300, 2, 4], k: [1, 300, 1, 4], v: [1, 300, 1, 4] },
       attrs: { scale: 0.5, window: 40 },
+    },
+    {
+      shapes: { q: [1, 300, 2, 4], k: [1, 300, 2, 4], v: [1, 300, 2, 4] },
+      attrs: { causal: false, window: 40 },
+    },
+    {
+      shapes: { q: [1, 3, 1, 1], k: [1, 3, 1, 1], v: [1, 3, 1, 1] },
+      attrs: { causal: false, window: 2 },
+      known: { inputs: { q: [0, 0, 0], k: [1, 2, 3], v: [2, 4, 9] }, output: [3, 5, 6.5] },
     },
     {
       shapes: { q: [1, 2, 1, 1], k: [1, 2, 1, 1], v: [1, 2, 1, 1] },
