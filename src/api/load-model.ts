@@ -1,0 +1,37 @@
+import { stat } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { LorikeetError } from "../errors.ts";
+import { type Checkpoint, openFolder } from "../host/open-checkpoint.ts";
+import { createModel, type Model } from "./model.ts";
+import type { DeviceOptions } from "./open-engine.ts";
+
+/** Models that the package carries. */
+export const EMBEDDED_MODELS: readonly string[] = ["storyteller-6m"];
+
+/**
+ * Opens a model: the embedded `storyteller-6m`, a folder in Hugging Face layout, a `.gguf` file, or a hub id
+ * (`owner/name`), which is downloaded into the Hugging Face cache first. Weights are not read until they are used.
+ * @throws LorikeetError `file-not-found`, `unsupported-architecture`, and what opening that kind throws
+ */
+export async function loadModel(reference: string, device: DeviceOptions = {}): Promise<Model> {
+  return createModel(await openCheckpoint(reference), device);
+}
+
+/** The checkpoint that `reference` names, as for `loadModel`. */
+export async function openCheckpoint(reference: string): Promise<Checkpoint> {
+  if (EMBEDDED_MODELS.includes(reference)) return openFolder(embeddedFolder(reference));
+  const info = await stat(reference).catch(() => undefined);
+  if (info?.isDirectory()) return openFolder(reference);
+  if (info?.isFile() && reference.endsWith(".gguf")) return openGguf(reference);
+  throw new LorikeetError(
+    "file-not-found",
+    `Expected a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}; found nothing at ${reference}`,
+    {
+      hint: "Check the path.",
+    },
+  );
+}
+
+function embeddedFolder(name: string): string {
+  return fileURLToPath(new URL(`../../models/${name}`, import.meta.url));
+}

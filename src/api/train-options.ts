@@ -1,0 +1,48 @@
+import type { LoraConfig } from "../adapter/lora-config.ts";
+import { checkTrainConfig } from "../host/train-config-read.ts";
+import type { TrainConfig } from "../host/train-config.ts";
+import { loraOfConfig } from "../host/train-config-lora.ts";
+
+type Camel<S extends string> = S extends `${infer A}_${infer B}`
+  ? `${A}${Capitalize<Camel<B>>}`
+  : S;
+type CamelConfig = { readonly [K in keyof TrainConfig as Camel<K>]?: TrainConfig[K] };
+
+/**
+ * Options of `train`: every setting of a training run in camelCase (docs/config.md), with short names for the most
+ * used ones. Without `outputDir` nothing is written to disk.
+ */
+export interface TrainOptions extends Omit<CamelConfig, "data" | "evalData" | "samplePrompts"> {
+  readonly data: string | readonly string[];
+  readonly evalData?: string | readonly string[];
+  readonly samplePrompts?: readonly string[];
+  /** The adapter to train; its fields win over the single ones. */
+  readonly lora?: LoraConfig;
+  /** numTrainEpochs. */
+  readonly epochs?: number;
+  /** perDeviceTrainBatchSize. */
+  readonly batchSize?: number;
+  /** Ends the run after the step in flight; what was reached is saved. */
+  readonly signal?: AbortSignal;
+}
+
+/** A run's settings, checked and complete. */
+export interface ResolvedRun {
+  readonly config: TrainConfig;
+  readonly lora: LoraConfig;
+  readonly outputDir: string | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Checks `options` and fills in defaults. @throws LorikeetError `config` naming each wrong key */
+export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
+  const { lora, epochs, batchSize, signal, ...rest } = options;
+  const raw: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(rest))
+    if (value !== undefined)
+      raw[key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] = value;
+  if (epochs !== undefined) raw["num_train_epochs"] = epochs;
+  if (batchSize !== undefined) raw["per_device_train_batch_size"] = batchSize;
+  const config = checkTrainConfig(raw);
+  return { config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal };
+}

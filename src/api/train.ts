@@ -1,0 +1,200 @@
+import type { Adapter } from "../adapter/adapter.ts";
+import { keyOf, parameterOf } from "../adapter/attach.ts";
+import { initialTensor } from "../adapter/init.ts";
+import type { LoraConfig } from "../adapter/lora-config.ts";
+import { matchesModule, resolveTargets } from "../adapter/targets.ts";
+import type { Engine } from "../backends/backend.ts";
+import { convert } from "../tensor/convert.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { TrainEvent } from "../train/events.ts";
+import {
+  evaluationGraph,
+  trainableParameters,
+  trainingGraph,
+  type TrainPlan,
+} from "../train/plan.ts";
+import { learningRateSchedule } from "../train/schedule.ts";
+import { programCache, trainLoop, type TrainSetup } from "../train/trainer.ts";
+import type { Model } from "./model.ts";
+import { openEngine } from "./open-engine.ts";
+import { openRunStore, type RunStore } from "./run-store.ts";
+import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
+import { openTrainingData, type TrainingData } from "./training-data.ts";
+
+/** A training run: iterate over it to make it go; then ask for what it made. */
+export interface TrainRun extends AsyncIterable<TrainEvent> {
+  /** The trained adapter (the best one, where that is asked for). Runs to the end first if nobody has iterated. */
+  adapter(): Promise<Adapter>;
+}
+
+/**
+ * Trains an adapter for `model`; the weights of the base never change.
+ * @throws LorikeetError (when iterated) `config`, `lora-targets`, `output-exists`, `non-finite-loss`, and what reading
+ * the data throws
+ */
+export function train(model: Model, options: TrainOptions): TrainRun {
+  return startRun(model, resolveTrainOptions(options));
+}
+
+/** `train` with settings that are resolved already. */
+export function startRun(model: Model, run: ResolvedRun): TrainRun {
+  let result: Adapter | undefined;
+  const events = runEvents(model, run, (adapter) => (result = adapter));
+  return {
+    [Symbol.asyncIterator]: () => events,
+    async adapter() {
+      if (!result) for await (const event of events) void event;
+      return result!;
+    },
+  };
+}
+
+async function* runEvents(
+  model: Model,
+  run: ResolvedRun,
+  finish: (adapter: Adapter) => void,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const { config, lora } = run;
+  const store = await openRunStore(run);
+  const data = await openTrainingData(model, config);
+  for (const warning of data.warnings) yield { type: "warning", ...warning };
+  const plan = planOf(model, run);
+  const { device, threads } = config;
+  const engine = openEngine(model.checkpoint.weights, {
+    device,
+    ...(threads !== null && { threads }),
+  });
+  try {
+    await setParameters(engine, plan, { model, run, store });
+    const evaluator =
+      data.evaluation && programCache(engine, (shape) => evaluationGraph(plan, shape));
+    const setup = setupOf({
+      engine,
+      plan,
+      run,
+      data,
+      store,
+      evaluate: evaluator && evaluation(evaluator, data),
+    });
+    yield* trainLoop(setup);
+    await evaluator?.dispose();
+    finish(await store.finish(() => adapterOf(engine, plan, lora)));
+  } finally {
+    await engine.dispose();
+  }
+}
+
+function planOf(model: Model, { config, lora }: ResolvedRun): TrainPlan {
+  const saved = lora.modulesToSave ?? [];
+  return {
+    config: model.checkpoint.config,
+    sites: resolveTargets(lora, model.layers, model.family),
+    trainsWeight: (name) => matchesModule(saved, name.replace(/\.(weight|bias)$/, "")),
+    checkpointing: config.gradient_checkpointing,
+  };
+}
+
+/** Gives every trainable parameter its first value: of the resumed run, the model's adapter, the base, or LoRA's init. */
+async function setParameters(
+  engine: Engine,
+  plan: TrainPlan,
+  { model, run, store }: { model: Model; run: ResolvedRun; store: RunStore },
+): Promise<void> {
+  const start = store.resumed?.adapter ?? model.adapter;
+  const given = new Map(
+    [...(start?.tensors ?? [])].map(([key, value]) => [parameterOf(key), value]),
+  );
+  for (const { name, shape } of trainableParameters(plan)) {
+    const known = given.get(name!);
+    const value = known ?? (await firstValue(model, run, name!, shape));
+    await engine.set(name!, convert(value, "f32"));
+  }
+  for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
+}
+
+async function firstValue(
+  model: Model,
+  { lora, config }: ResolvedRun,
+  name: string,
+  shape: readonly number[],
+): Promise<Tensor> {
+  const { weights } = model.checkpoint;
+  return weights.names.includes(name)
+    ? weights.read(name)
+    : initialTensor(lora, name, shape, config.seed);
+}
+
+function evaluation(
+  programs: ReturnType<typeof programCache>,
+  data: TrainingData,
+): () => Promise<number> {
+  return async () => {
+    let loss = 0;
+    for (const batch of data.evaluation!)
+      loss += Number((await (await programs.get(batch)).run(batch))["loss"]!.data[0]);
+    return loss;
+  };
+}
+
+interface Parts {
+  readonly engine: Engine;
+  readonly plan: TrainPlan;
+  readonly run: ResolvedRun;
+  readonly data: TrainingData;
+  readonly store: RunStore;
+  readonly evaluate: (() => Promise<number>) | undefined;
+}
+
+function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetup {
+  const { config } = run;
+  const { stepsPerEpoch } = data;
+  const totalSteps =
+    config.max_steps > 0 ? config.max_steps : Math.ceil(config.num_train_epochs * stepsPerEpoch);
+  return {
+    engine,
+    graphFor: (shape) => trainingGraph(plan, shape),
+    windows: data.windows,
+    optimizer: {
+      betas: [config.adam_beta1, config.adam_beta2],
+      eps: config.adam_epsilon,
+      weightDecay: config.weight_decay,
+      maxGradNorm: config.max_grad_norm > 0 ? config.max_grad_norm : Infinity,
+    },
+    learningRateAt: learningRateSchedule(config.lr_scheduler_type, {
+      learningRate: config.learning_rate,
+      totalSteps,
+      warmupSteps: config.warmup_steps,
+      warmupRatio: config.warmup_ratio,
+    }),
+    totalSteps,
+    seed: config.seed,
+    state: store.state,
+    ...(evaluate && { evaluate }),
+    evalSteps: config.eval_steps ?? stepsPerEpoch,
+    patience: config.early_stopping_patience ?? 0,
+    saveSteps: config.save_steps ?? stepsPerEpoch,
+    save: async (state, reason) =>
+      store.save(state, reason, {
+        adapter: await adapterOf(engine, plan, run.lora),
+        optimizer: reason === "best" ? new Map<string, Tensor>() : await momentsOf(engine, plan),
+      }),
+    ...(run.signal && { signal: run.signal }),
+    now: () => performance.now(),
+    memoryBytes: () => process.memoryUsage.rss(),
+  };
+}
+
+async function adapterOf(engine: Engine, plan: TrainPlan, config: LoraConfig): Promise<Adapter> {
+  const tensors = new Map<string, Tensor>();
+  for (const { name } of trainableParameters(plan))
+    tensors.set(keyOf(name!), convert(await engine.get(name!), "f32"));
+  return { config, tensors };
+}
+
+async function momentsOf(engine: Engine, plan: TrainPlan): Promise<Map<string, Tensor>> {
+  const moments = new Map<string, Tensor>();
+  for (const { name } of trainableParameters(plan))
+    for (const part of ["exp_avg", "exp_avg_sq"])
+      moments.set(`${name!}.${part}`, await engine.get(`${name!}.${part}`));
+  return moments;
+}

@@ -1,0 +1,110 @@
+import { readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Adapter } from "../adapter/adapter.ts";
+import { LorikeetError } from "../errors.ts";
+import { decodeSafetensors } from "../formats/safetensors.ts";
+import { serializeSafetensors } from "../formats/safetensors-write.ts";
+import type { RunState } from "../train/trainer.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { loadAdapterFolder, saveAdapter } from "./adapter-files.ts";
+import { asFileError } from "./file-errors.ts";
+import { isFile, readText, writeAtomically } from "./files.ts";
+
+/** Everything a run continues from: the adapter, the optimizer's moments by parameter, the loop's state. */
+export interface RunCheckpoint {
+  readonly adapter: Adapter;
+  readonly optimizer: ReadonlyMap<string, Tensor>;
+  readonly state: RunState;
+}
+
+const CHECKPOINT = /^checkpoint-(\d+)$/;
+const STATE = "trainer_state.json";
+const OPTIMIZER = "optimizer.safetensors";
+
+/**
+ * Writes `checkpoint-<step>` in `folder`, whole or not at all, and removes older ones beyond `limit` (0: none).
+ * @returns the checkpoint's path
+ */
+export async function saveCheckpoint(
+  folder: string,
+  checkpoint: RunCheckpoint,
+  limit: number,
+): Promise<string> {
+  const path = join(folder, `checkpoint-${checkpoint.state.step}`);
+  const temporary = `${path}.tmp`;
+  try {
+    await rm(temporary, { recursive: true, force: true });
+    await saveAdapter(checkpoint.adapter, temporary);
+    await writeAtomically(
+      join(temporary, OPTIMIZER),
+      serializeSafetensors(checkpoint.optimizer, { format: "pt" }),
+    );
+    await writeAtomically(join(temporary, STATE), JSON.stringify(checkpoint.state, undefined, 2));
+    await rm(path, { recursive: true, force: true });
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    throw asFileError(cause, path, "written");
+  }
+  if (limit > 0)
+    for (const step of (await stepsIn(folder)).slice(0, -limit))
+      await removeCheckpoint(folder, step);
+  return path;
+}
+
+/** The newest checkpoint in `folder`, or undefined. */
+export async function latestCheckpoint(folder: string): Promise<RunCheckpoint | undefined> {
+  const step = (await stepsIn(folder)).at(-1);
+  if (step === undefined) return undefined;
+  const path = join(folder, `checkpoint-${step}`);
+  const { tensors } = await decodeSafetensors(await readFile(join(path, OPTIMIZER)), OPTIMIZER);
+  return {
+    adapter: await loadAdapterFolder(path),
+    optimizer: tensors,
+    state: JSON.parse(await readText(join(path, STATE))) as RunState,
+  };
+}
+
+/**
+ * Makes sure that a run may write into `folder`: it is empty of runs, or the run there is resumed or overwritten.
+ * @throws LorikeetError `output-exists` when there is a run and neither was asked for
+ */
+export async function claimOutput(
+  folder: string,
+  options: { resume: boolean; overwrite: boolean },
+): Promise<void> {
+  const isTaken =
+    (await isFile(join(folder, "adapter_config.json"))) || (await stepsIn(folder)).length > 0;
+  if (!isTaken || options.resume) return;
+  if (!options.overwrite)
+    throw new LorikeetError(
+      "output-exists",
+      `Expected ${folder} to hold no run yet; it holds one`,
+      {
+        hint: "Add --resume to continue it, --overwrite to start anew, or choose another output_dir.",
+      },
+    );
+  for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
+  for (const name of ["adapter_config.json", "adapter_model.safetensors", "best"])
+    await rm(join(folder, name), { recursive: true, force: true });
+}
+
+/** Removes all checkpoints of a run that is complete. */
+export async function removeCheckpoints(folder: string): Promise<void> {
+  for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
+}
+
+async function removeCheckpoint(folder: string, step: number): Promise<void> {
+  await rm(join(folder, `checkpoint-${step}`), { recursive: true, force: true });
+}
+
+/** Steps of the complete checkpoints in `folder`, ascending. */
+async function stepsIn(folder: string): Promise<number[]> {
+  const names = await readdir(folder).catch(() => []);
+  const steps: number[] = [];
+  for (const name of names) {
+    const step = CHECKPOINT.exec(name)?.[1];
+    if (step !== undefined && (await isFile(join(folder, name, STATE)))) steps.push(Number(step));
+  }
+  return steps.sort((a, b) => a - b);
+}

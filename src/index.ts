@@ -1,0 +1,22 @@
+/** @file The public API of Lorikeet for Node.js. */
+export { LorikeetError } from "./errors.ts";
+export { type DType, type TypedArray } from "./tensor/dtype.ts";
+export { tensor, type Tensor } from "./tensor/tensor.ts";
+export { type Adapter } from "./adapter/adapter.ts";
+export { lora, type LoraConfig, type LoraInit } from "./adapter/lora-config.ts";
+export { type Message, type Role } from "./data/message.ts";
+export { type SamplingOptions } from "./generate/sampling.ts";
+export { type TrainEvent } from "./train/events.ts";
+export { loadAdapterFolder as loadAdapter, saveAdapter } from "./host/adapter-files.ts";
+export { type DeviceOptions } from "./api/open-engine.ts";
+export { EMBEDDED_MODELS, loadModel } from "./api/load-model.ts";
+export { type Model } from "./api/model.ts";
+export {
+  generate,
+  type GeneratedToken,
+  type GenerateOptions,
+  openSession,
+  type Session,
+} from "./api/generate.ts";
+export { train, type TrainRun } from "./api/train.ts";
+export { type TrainOptions } from "./api/train-options.ts";
