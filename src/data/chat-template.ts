@@ -1,4 +1,5 @@
 import { LorikeetError } from "../errors.ts";
+import { DEFAULT_CHAT_TEMPLATE } from "./default-chat-template.ts";
 import { jinja, type Program } from "./jinja-library.ts";
 import type { Message } from "./message.ts";
 import { strftime } from "./strftime.ts";
@@ -30,6 +31,8 @@ export interface Rendered {
 export interface ChatTemplate {
   /** The Jinja source. */
   readonly source: string;
+  /** Whether the model has no template of its own, so that ChatML stands in. */
+  readonly isDefault: boolean;
   /** Whether the template marks what an assistant says by `{% generation %}`. */
   readonly marksGeneration: boolean;
   /** @throws LorikeetError `chat-template` when the template refuses these messages */
@@ -43,14 +46,15 @@ const MARKERS = /[\ufdd0\ufdd1]/g;
 const PRELUDE = "{% macro __generation() %}{{ __open }}{{ caller() }}{{ __close }}{% endmacro %}";
 
 /**
- * A chat template with the globals and filters that transformers gives it.
+ * The chat template `source` with the globals and filters that transformers gives it; ChatML when there is none.
  * `now` is what `strftime_now` tells: fixed, so that one run renders every epoch alike.
- * @throws LorikeetError `chat-template` when `source` is not a template
+ * @throws LorikeetError `chat-template` when it is not a template
  */
 export function createChatTemplate(
-  source: string,
+  given: string | undefined,
   options: { bosToken?: string | undefined; eosToken?: string | undefined; now?: Date } = {},
 ): ChatTemplate {
+  const source = given ?? DEFAULT_CHAT_TEMPLATE;
   const now = options.now ?? new Date();
   const marksGeneration = /\{%[-+]?\s*generation\s*[-+]?%\}/.test(source);
   const program = compile(source);
@@ -61,6 +65,7 @@ export function createChatTemplate(
   };
   return {
     source,
+    isDefault: given === undefined,
     marksGeneration,
     render(messages, { tools, addGenerationPrompt = false, variables } = {}) {
       refuseMarkers(messages);
