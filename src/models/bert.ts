@@ -55,16 +55,14 @@ function embedded(
   const features = numberField(config, "hidden_size");
   const rows = numberField(config, "max_position_embeddings");
   const types = numberField(config, "type_vocab_size", 2);
-  const words = `${name}.word_embeddings`;
-  const kinds = `${name}.token_type_embeddings`;
-  const tokens = embed(ids, words, [numberField(config, "vocab_size"), features]);
-  const kind =
-    types === 1
-      ? parameter(`${kinds}.weight`, [1, features])
-      : embed(input("token_type_ids", ids.shape, "i64"), kinds, [types, features]);
+  const vocabulary = numberField(config, "vocab_size");
+  const words = parameter(`${name}.word_embeddings.weight`, [vocabulary, features]);
+  const kinds = parameter(`${name}.token_type_embeddings.weight`, [types, features]);
+  // a table of one row is added as it is, so that no input of zeros is needed
+  const kind = types === 1 ? kinds : embed(input("token_type_ids", ids.shape, "i64"), kinds);
   const places = { rows, features, offset };
   const place = embedPositions(positions, `${name}.position_embeddings`, places);
-  return normOf(config, add(add(tokens, kind), place), `${name}.LayerNorm`);
+  return normOf(config, add(add(embed(ids, words), kind), place), `${name}.LayerNorm`);
 }
 
 function encoderLayer(config: HfConfig, inputs: EncoderInputs, name: string, x: Node): Node {

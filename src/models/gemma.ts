@@ -61,9 +61,8 @@ export function gemmaLike(config: HfConfig, sequence: Sequence, options: GemmaOp
   const anglesFor = rotaryAngles(config, context, options);
   const activation = activationOf(config, options.activation, "gelu_pytorch_tanh");
   const normed = (x: Node, name: string): Node => zeroCentredNorm(x, name, eps);
-  const table = "model.embed_tokens";
-  const embedded = embed(context.inputs.ids, table, [vocabulary, hidden]);
-  let x = boundary(mul(embedded, constant(Math.sqrt(hidden))));
+  const table = parameter("model.embed_tokens.weight", [vocabulary, hidden]);
+  let x = boundary(mul(embed(context.inputs.ids, table), constant(Math.sqrt(hidden))));
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++) {
     const name = `model.layers.${index}`;
     const layer = layerOf(config, index, options);
@@ -83,7 +82,7 @@ export function gemmaLike(config: HfConfig, sequence: Sequence, options: GemmaOp
     x = boundary(add(x, after(mlp, "post_feedforward_layernorm")));
   }
   const isTied = flagField(config, "tie_word_embeddings", true);
-  const headWeight = parameter(`${isTied ? table : "lm_head"}.weight`, [vocabulary, hidden]);
+  const headWeight = isTied ? table : parameter("lm_head.weight", [vocabulary, hidden]);
   return {
     hidden: normed(x, "model.norm"),
     head: (rows) => capped(linear(rows, headWeight, { module: "lm_head" }), options.logitCap),

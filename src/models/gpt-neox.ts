@@ -27,7 +27,8 @@ export function gptNeox(config: HfConfig, sequence: Sequence): CausalLM {
   const context = decoderContext(sequence);
   const length = sequence.length + (sequence.cacheLength ?? 0);
   const angles = anglesOf(rotaryOf(spelled(config), headDim, { length }), context.inputs.positions);
-  let x = boundary(embed(context.inputs.ids, "gpt_neox.embed_in", [vocabulary, hidden]));
+  const table = parameter("gpt_neox.embed_in.weight", [vocabulary, hidden]);
+  let x = boundary(embed(context.inputs.ids, table));
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++) {
     const name = `gpt_neox.layers.${index}`;
     const normed = meanNorm(x, `${name}.input_layernorm`, eps);
@@ -43,8 +44,7 @@ export function gptNeox(config: HfConfig, sequence: Sequence): CausalLM {
     x = boundary(add(between, down));
   }
   const isTied = flagField(config, "tie_word_embeddings", false);
-  const table = isTied ? "gpt_neox.embed_in" : "embed_out";
-  const headWeight = parameter(`${table}.weight`, [vocabulary, hidden]);
+  const headWeight = isTied ? table : parameter("embed_out.weight", [vocabulary, hidden]);
   return {
     hidden: meanNorm(x, "gpt_neox.final_layer_norm", eps),
     head: (rows) => linear(rows, headWeight, { module: "embed_out" }),

@@ -21,8 +21,8 @@ export function gpt2(config: HfConfig, sequence: Sequence): CausalLM {
   const context = decoderContext(sequence);
   const { ids, positions } = context.inputs;
   const places = { rows: numberField(config, "n_positions", 1024), features: hidden };
-  const embedded = embed(ids, "transformer.wte", [vocabulary, hidden]);
-  let x = boundary(add(embedded, embedPositions(positions, "transformer.wpe", places)));
+  const table = parameter("transformer.wte.weight", [vocabulary, hidden]);
+  let x = boundary(add(embed(ids, table), embedPositions(positions, "transformer.wpe", places)));
   for (let index = 0; index < numberField(config, "n_layer"); index++) {
     const name = `transformer.h.${index}`;
     const fused = conv1d(meanNorm(x, `${name}.ln_1`, eps), `${name}.attn.c_attn`, 3 * hidden);
@@ -33,8 +33,7 @@ export function gpt2(config: HfConfig, sequence: Sequence): CausalLM {
     x = boundary(add(x, conv1d(activation(up), `${name}.mlp.c_proj`, hidden)));
   }
   const isTied = flagField(config, "tie_word_embeddings", true);
-  const table = isTied ? "transformer.wte" : "lm_head";
-  const headWeight = parameter(`${table}.weight`, [vocabulary, hidden]);
+  const headWeight = isTied ? table : parameter("lm_head.weight", [vocabulary, hidden]);
   return {
     hidden: meanNorm(x, "transformer.ln_f", eps),
     head: (rows) => linear(rows, headWeight, { module: "lm_head" }),

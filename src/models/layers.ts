@@ -83,10 +83,9 @@ export function rotate(x: Node, heads: number, { cos, sin }: Angles): Node {
   return reshape(rotated, { shape: [N, size] });
 }
 
-/** Rows of the embedding `name.weight` (rows, features) for `ids` (B, T): (B·T, features). */
-export function embed(ids: Node, name: string, [rows, features]: [number, number]): Node {
-  const flat = reshape(ids, { shape: [sizeOf(ids.shape)] });
-  return embedding(flat, parameter(`${name}.weight`, [rows, features]));
+/** Rows of the embedding `table` (rows, features) for `ids` (B, T): (B·T, features). */
+export function embed(ids: Node, table: Node): Node {
+  return embedding(reshape(ids, { shape: [sizeOf(ids.shape)] }), table);
 }
 
 /**
@@ -106,5 +105,5 @@ export function embedPositions(
       { hint: "Shorten the samples (max_length)." },
     );
   const shifted = offset === 0 ? positions : add(positions, constant(offset, [], positions.dtype));
-  return embed(shifted, name, [rows, features]);
+  return embed(shifted, parameter(`${name}.weight`, [rows, features]));
 }

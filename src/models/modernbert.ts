@@ -1,6 +1,7 @@
 import type { Node } from "../ir/node.ts";
 import { add } from "../ops/add.ts";
 import { boundary } from "../ops/boundary.ts";
+import { parameter } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
 import { activationOf } from "./activation.ts";
 import { flagField, type HfConfig, numberField, oneOf } from "./config.ts";
@@ -23,9 +24,9 @@ export function modernbert(config: HfConfig, sequence: EncoderSequence): Encoder
   const features = numberField(config, "hidden_size");
   const inputs = encoderInputs(sequence);
   const layerAt = layersOf(config, inputs);
-  const table = "model.embeddings.tok_embeddings";
-  const tokens = embed(inputs.ids, table, [numberField(config, "vocab_size"), features]);
-  let x = boundary(normOf(config, tokens, "model.embeddings.norm"));
+  const vocabulary = numberField(config, "vocab_size");
+  const table = parameter("model.embeddings.tok_embeddings.weight", [vocabulary, features]);
+  let x = boundary(normOf(config, embed(inputs.ids, table), "model.embeddings.norm"));
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++) {
     const name = `model.layers.${index}`;
     // the first layer's input is normalised by the embeddings already

@@ -21,15 +21,15 @@ export function opt(config: HfConfig, sequence: Sequence): CausalLM {
   const narrow = numberField(config, "word_embed_proj_dim", hidden);
   const isNormFirst = flagField(config, "do_layer_norm_before", true);
   const context = decoderContext(sequence);
-  let x = embedded(config, context, narrow);
+  const table = parameter(`${NAME}.embed_tokens.weight`, [vocabulary, narrow]);
+  let x = embedded(config, context, table);
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++)
     x = boundary(decoderLayer(config, context, index, x));
   if (isNormFirst && !flagField(config, "_remove_final_layer_norm", false))
     x = normOf(config, x, `${NAME}.final_layer_norm`);
   if (narrow !== hidden) x = dense(x, `${NAME}.project_out`, narrow);
   const isTied = flagField(config, "tie_word_embeddings", true);
-  const table = isTied ? `${NAME}.embed_tokens` : "lm_head";
-  const headWeight = parameter(`${table}.weight`, [vocabulary, narrow]);
+  const headWeight = isTied ? table : parameter("lm_head.weight", [vocabulary, narrow]);
   return {
     hidden: x,
     head: (rows) => linear(rows, headWeight, { module: "lm_head" }),
@@ -37,13 +37,13 @@ export function opt(config: HfConfig, sequence: Sequence): CausalLM {
   };
 }
 
-function embedded(config: HfConfig, { inputs }: DecoderContext, narrow: number): Node {
+function embedded(config: HfConfig, { inputs }: DecoderContext, table: Node): Node {
   const hidden = numberField(config, "hidden_size");
   const rows = numberField(config, "max_position_embeddings") + OFFSET;
   const places = { rows, features: hidden, offset: OFFSET };
-  const table: [number, number] = [numberField(config, "vocab_size"), narrow];
-  const tokens = embed(inputs.ids, `${NAME}.embed_tokens`, table);
-  const wide = narrow === hidden ? tokens : dense(tokens, `${NAME}.project_in`, hidden);
+  const tokens = embed(inputs.ids, table);
+  const isWide = table.shape[1] === hidden;
+  const wide = isWide ? tokens : dense(tokens, `${NAME}.project_in`, hidden);
   return boundary(add(wide, embedPositions(inputs.positions, `${NAME}.embed_positions`, places)));
 }
 

@@ -22,7 +22,8 @@ export function phi3(config: HfConfig, sequence: Sequence): CausalLM {
   const length = sequence.length + (sequence.cacheLength ?? 0);
   const rotary = rotaryOf(withLongrope(config), layer.headDim, { length });
   const angles = anglesOf(rotary, context.inputs.positions);
-  let x = boundary(embed(context.inputs.ids, "model.embed_tokens", [vocabulary, hidden]));
+  const table = parameter("model.embed_tokens.weight", [vocabulary, hidden]);
+  let x = boundary(embed(context.inputs.ids, table));
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++) {
     const name = `model.layers.${index}`;
     const normed = norm(x, `${name}.input_layernorm`, eps);
@@ -42,8 +43,7 @@ export function phi3(config: HfConfig, sequence: Sequence): CausalLM {
     x = boundary(add(x, dense(swiglu(gate, up), `${name}.mlp.down_proj`, hidden)));
   }
   const isTied = flagField(config, "tie_word_embeddings", false);
-  const table = isTied ? "model.embed_tokens" : "lm_head";
-  const headWeight = parameter(`${table}.weight`, [vocabulary, hidden]);
+  const headWeight = isTied ? table : parameter("lm_head.weight", [vocabulary, hidden]);
   return {
     hidden: norm(x, "model.norm", eps),
     head: (rows) => linear(rows, headWeight, { module: "lm_head" }),

@@ -10,7 +10,8 @@ import { expand } from "./expand.ts";
  * Reverse-mode autodiff: d(loss)/d(param) for each of `params`. Nothing is built for a value that no param
  * reaches, so a frozen weight never gets a gradient. The returned `loss` is the graph that the gradients share
  * (ops without a gradient rule of their own are decomposed first).
- * @throws LorikeetError `gradient` when the loss is not a scalar or an op on the way has no gradient
+ * @throws LorikeetError `gradient` when the loss is not a scalar, an op on the way has no gradient, or two of the
+ *   params have one name: each would get a part of its gradient alone
  */
 export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gradients: Node[] } {
   if (loss.shape.length > 0)
@@ -18,6 +19,10 @@ export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gra
       "gradient",
       `Expected a scalar loss, got shape ${formatShape(loss.shape)}`,
     );
+  const names = params.map(({ name }) => name ?? "");
+  const twice = names.find((name, i) => name !== "" && names.indexOf(name) !== i);
+  if (twice !== undefined)
+    throw new LorikeetError("gradient", `Expected one node for each parameter, got two of ${twice}`);
   const root = expand([loss], (node) => node.op.gradient !== undefined)[0]!;
   const order = topological([root]);
   const active = new Set(params);
