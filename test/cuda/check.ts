@@ -42,14 +42,14 @@ export function download(device: Device, at: number, dtype: DType, shape: Shape)
   return { dtype, shape, data };
 }
 
-/** ‖actual − expected‖ / ‖expected‖; NaN when any value is. */
+/** ‖actual − expected‖ / ‖expected‖, whose mean square counts as at least 1e-6; NaN when any value is. */
 export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   let [difference, norm] = [0, 0];
   for (let i = 0; i < expected.length; i++) {
     difference += (actual[i]! - expected[i]!) ** 2;
     norm += expected[i]! ** 2;
   }
-  return Math.sqrt(difference / (norm || 1));
+  return Math.sqrt(difference / Math.max(norm, 1e-6 * expected.length));
 }
 
 /** Throws unless the relative error of `actual` is at most `limit`; returns it as text. */

@@ -24,7 +24,7 @@ export interface Kernel {
 
 /** Compiled device code. */
 export interface Module {
-  /** @param parameters one letter each: `p` pointer, `i` int, `u` unsigned, `f` float; members of a struct in order */
+  /** @param parameters one letter each: `p` pointer, `l` 64-bit int, `i` int, `f` float; members of a struct in order */
   kernel(name: string, parameters: string): Kernel;
 }
 
@@ -120,7 +120,7 @@ function pack(parameters: string, values: readonly number[]): BigUint64Array {
   let offset = 0;
   for (let i = 0; i < parameters.length; i++) {
     const value = values[i]!;
-    if (parameters[i] === "p") {
+    if (parameters[i] === "p" || parameters[i] === "l") {
       offset = Math.ceil(offset / 8) * 8;
       view.setBigUint64(offset, BigInt(value), true);
       offset += 8;

@@ -1,6 +1,6 @@
 /** @file cuBLASLt: matrix products with a choice of algorithms. */
 import { LorikeetError } from "../../../errors.ts";
-import { bind, type Bound, checked, type Library, openLibrary, type Signatures } from "./library.ts";
+import { bind, type Bound, checked, type Library, openLibrary } from "./library.ts";
 
 const SIGNATURES = {
   cublasLtCreate: ["int", "ptr"],
@@ -45,7 +45,7 @@ const SIGNATURES = {
     "size_t",
     "uint64_t",
   ],
-} as const satisfies Signatures;
+} as const;
 
 /** cuBLASLt with an open handle. */
 export interface CublasLt {

@@ -1,6 +1,6 @@
 /** @file libcuda: devices, memory, modules, streams, graphs and events. */
 import { LorikeetError } from "../../../errors.ts";
-import { bind, type Bound, checked, type Library, openLibrary, readString, type Signatures } from "./library.ts";
+import { bind, type Bound, checked, type Library, openLibrary, readString } from "./library.ts";
 
 const SIGNATURES = {
   cuInit: ["int", "uint"],
@@ -59,7 +59,7 @@ const SIGNATURES = {
   cuEventRecord: ["int", "uint64_t", "uint64_t"],
   cuEventSynchronize: ["int", "uint64_t"],
   cuEventElapsedTime: ["int", "ptr", "uint64_t", "uint64_t"],
-} as const satisfies Signatures;
+} as const;
 
 /** libcuda. */
 export interface Driver {

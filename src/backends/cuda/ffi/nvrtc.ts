@@ -1,6 +1,6 @@
 /** @file NVRTC: CUDA C source text to machine code. */
 import { LorikeetError } from "../../../errors.ts";
-import { bind, type Bound, openLibrary, type Signatures } from "./library.ts";
+import { bind, type Bound, openLibrary } from "./library.ts";
 
 const SIGNATURES = {
   nvrtcVersion: ["int", "ptr", "ptr"],
@@ -11,7 +11,7 @@ const SIGNATURES = {
   nvrtcGetProgramLog: ["int", "uint64_t", "ptr"],
   nvrtcGetCUBINSize: ["int", "uint64_t", "ptr"],
   nvrtcGetCUBIN: ["int", "uint64_t", "ptr"],
-} as const satisfies Signatures;
+} as const;
 
 /** The run-time compiler. */
 export interface Compiler {

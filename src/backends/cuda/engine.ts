@@ -1,0 +1,82 @@
+/** @file The engine of NVIDIA GPUs: plans graphs into CUDA programs, keeps weights and trainable state on the device. */
+import type { Graph } from "../../ir/graph.ts";
+import type { Engine, WeightSource } from "../backend.ts";
+import { flashAttention } from "./attention.ts";
+import { allocateDevice, type Device, openDevice } from "./device.ts";
+import { gemmPlanner } from "./gemm.ts";
+import type { Precision } from "./plan/graph.ts";
+import type { AttentionChoice } from "./plan/special-units.ts";
+import { type Arena, compileProgram, type CudaProgram } from "./program.ts";
+import { trainableState } from "./state.ts";
+import { weightStore } from "./weights.ts";
+
+/** How a CUDA engine computes. */
+export interface CudaOptions {
+  /** Which GPU, in the driver's order; default 0. */
+  readonly index?: number;
+  /** Storage of activations and frozen weights; default bf16. Adapters, their optimizer state and sums are f32. */
+  readonly precision?: Precision;
+}
+
+/** An engine with what can be measured about it. */
+export interface CudaEngine extends Engine {
+  readonly device: Device;
+  compile(graph: Graph): Promise<CudaProgram>;
+  /** Device memory in use by this engine, in bytes. */
+  memory(): { readonly weights: number; readonly arena: number };
+}
+
+/**
+ * An engine on one GPU.
+ * @throws LorikeetError `cuda-library`, `cuda-driver` or `cuda-device` when there is no usable GPU or library
+ */
+export function cudaEngine(source: WeightSource, options: CudaOptions = {}): CudaEngine {
+  const { index = 0, precision = "bf16" } = options;
+  const device = openDevice(index);
+  const state = trainableState(device, precision);
+  const weights = weightStore(device, source);
+  const parts = { device, state, weights, gemms: gemmPlanner(device) };
+  const arena = growingArena(device);
+  const attention: AttentionChoice = (spec) => flashAttention(device, spec);
+  return {
+    name: "cuda",
+    device,
+    compile: (graph) => compileProgram(parts, arena, graph, { precision, attention }),
+    memory: () => ({ weights: weights.bytes, arena: arena.bytes }),
+    get: (name) => Promise.resolve(state.read(name)),
+    set(name, value) {
+      state.write(name, value);
+      return Promise.resolve();
+    },
+    applyGradients: (step) => state.update(step),
+    clearGradients() {
+      state.clearGradients();
+      return Promise.resolve();
+    },
+    dispose() {
+      device.dispose();
+      return Promise.resolve();
+    },
+  };
+}
+
+function growingArena(device: Device): Arena {
+  let [address, size] = [0, 0];
+  return {
+    get address() {
+      return address;
+    },
+    get bytes() {
+      return size;
+    },
+    reserve(bytes) {
+      const wanted = Math.max(bytes, 1 << 20);
+      if (wanted <= size) return;
+      device.driver.call.cuStreamSynchronize(device.stream);
+      if (address !== 0) device.driver.call.cuMemFree_v2(address);
+      [address, size] = [0, 0];
+      address = allocateDevice(device, wanted, "activations of a program");
+      size = wanted;
+    },
+  };
+}

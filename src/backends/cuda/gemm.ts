@@ -1,0 +1,163 @@
+/** @file Matrix products by cuBLASLt: row-major descriptions, algorithms chosen by timing, choices kept for the process. */
+import { LorikeetError } from "../../errors.ts";
+import type { Device } from "./device.ts";
+import { allocateDevice, timeOnDevice } from "./device.ts";
+import { COMPUTE, type CublasLt, DATA_TYPE, DESC, HEURISTIC, LAYOUT, openCublasLt } from "./ffi/cublaslt.ts";
+
+type GemmType = "bf16" | "f16" | "f32";
+
+/** d (M, N) = alpha · a·b + beta · c, row-major; `ld` are elements from row to row as stored. */
+export interface GemmSpec {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  /** a is stored (K, M). */
+  readonly transA: boolean;
+  /** b is stored (N, K). */
+  readonly transB: boolean;
+  readonly type: GemmType;
+  /** Type of c and d. */
+  readonly outType: GemmType;
+  readonly lda: number;
+  readonly ldb: number;
+  readonly ldc: number;
+  readonly ldd: number;
+  readonly alpha: number;
+  readonly beta: number;
+  /** Products of equal shape that follow each other at these strides, in elements. */
+  readonly batch?: { readonly count: number; readonly a: number; readonly b: number; readonly c: number; readonly d: number };
+}
+
+/** Addresses of the operands of one product. */
+export interface GemmOperands {
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+  readonly d: number;
+}
+
+/** A product ready to run. */
+export interface Gemm {
+  enqueue(operands: GemmOperands): void;
+  /** Milliseconds, when it was timed. */
+  readonly milliseconds: number;
+}
+
+const WORKSPACE = 64 << 20;
+const CANDIDATES = 8;
+const MIN_FLOPS_TO_TIME = 1e7;
+
+/** Products of one device: descriptors and chosen algorithms by spec. */
+export interface GemmPlanner {
+  /**
+   * The product of `spec`; candidates are timed on `operands`, whose result is overwritten.
+   * @throws LorikeetError `cuda-gemm` when cuBLASLt has no algorithm for it
+   */
+  plan(spec: GemmSpec, operands: GemmOperands): Gemm;
+}
+
+interface Descriptors {
+  readonly operation: bigint;
+  readonly a: bigint;
+  readonly b: bigint;
+  readonly c: bigint;
+  readonly d: bigint;
+}
+
+export function gemmPlanner(device: Device): GemmPlanner {
+  const lt = openCublasLt();
+  const workspace = allocateDevice(device, WORKSPACE, "the workspace of matrix products");
+  const known = new Map<string, Gemm>();
+  return {
+    plan(spec, operands) {
+      const key = JSON.stringify(spec);
+      const found = known.get(key);
+      if (found) return found;
+      const gemm = choose(lt, device, workspace, spec, operands);
+      known.set(key, gemm);
+      return gemm;
+    },
+  };
+}
+
+function choose(lt: CublasLt, device: Device, workspace: number, spec: GemmSpec, operands: GemmOperands): Gemm {
+  const descriptors = describe(lt, spec);
+  const algorithms = heuristics(lt, descriptors);
+  if (algorithms.length === 0)
+    throw new LorikeetError("cuda-gemm", `cuBLASLt ${lt.version} has no algorithm for ${JSON.stringify(spec)}`, {
+      hint: "Install a newer cuBLAS, or use `--precision f32`.",
+    });
+  const scalars = [Float32Array.of(spec.alpha), Float32Array.of(spec.beta)] as const;
+  const runner = (algorithm: Uint8Array) => (at: GemmOperands): void => {
+    const { operation, a, b, c, d } = descriptors;
+    const bytes = Number(new BigUint64Array(algorithm.buffer, algorithm.byteOffset + HEURISTIC.workspace, 1)[0]);
+    // column-major libraries see row-major matrices transposed: dᵀ = bᵀ·aᵀ
+    lt.call.cublasLtMatmul(
+      ...([lt.handle, operation, scalars[0], at.b, b, at.a, a, scalars[1]] as const),
+      ...([at.c, c, at.d, d, algorithm, workspace, bytes, device.stream] as const),
+    );
+  };
+  const flops = 2 * spec.M * spec.N * spec.K * (spec.batch?.count ?? 1);
+  if (algorithms.length === 1 || flops < MIN_FLOPS_TO_TIME) return { enqueue: runner(algorithms[0]!), milliseconds: 0 };
+  let best = { enqueue: runner(algorithms[0]!), milliseconds: Infinity };
+  for (const algorithm of algorithms) {
+    const enqueue = runner(algorithm);
+    const milliseconds = measure(device, () => enqueue(operands), flops);
+    if (milliseconds < best.milliseconds) best = { enqueue, milliseconds };
+  }
+  return best;
+}
+
+/** Median time of a few runs, or Infinity when the algorithm refuses. */
+function measure(device: Device, run: () => void, flops: number): number {
+  try {
+    run();
+  } catch {
+    return Infinity;
+  }
+  const repeats = flops > 1e11 ? 3 : 5;
+  const times = Array.from({ length: repeats }, () => timeOnDevice(device, run)).sort((x, y) => x - y);
+  return times[Math.floor(repeats / 2)]!;
+}
+
+function describe({ call }: CublasLt, spec: GemmSpec): Descriptors {
+  const out = new BigUint64Array(1);
+  const int = (value: number): Int32Array => Int32Array.of(value);
+  call.cublasLtMatmulDescCreate(out, COMPUTE.f32, DATA_TYPE.f32);
+  const operation = out[0]!;
+  call.cublasLtMatmulDescSetAttribute(operation, DESC.transA, int(spec.transB ? 1 : 0), 4);
+  call.cublasLtMatmulDescSetAttribute(operation, DESC.transB, int(spec.transA ? 1 : 0), 4);
+  const layout = (type: GemmType, rows: number, columns: number, ld: number, stride: number): bigint => {
+    call.cublasLtMatrixLayoutCreate(out, DATA_TYPE[type], columns, rows, ld);
+    const handle = out[0]!;
+    if (spec.batch) {
+      call.cublasLtMatrixLayoutSetAttribute(handle, LAYOUT.batchCount, int(spec.batch.count), 4);
+      call.cublasLtMatrixLayoutSetAttribute(handle, LAYOUT.batchStride, BigInt64Array.of(BigInt(stride)), 8);
+    }
+    return handle;
+  };
+  const { M, N, K, transA, transB, type, outType, batch } = spec;
+  return {
+    operation,
+    a: layout(type, transA ? K : M, transA ? M : K, spec.lda, batch?.a ?? 0),
+    b: layout(type, transB ? N : K, transB ? K : N, spec.ldb, batch?.b ?? 0),
+    c: layout(outType, M, N, spec.ldc, batch?.c ?? 0),
+    d: layout(outType, M, N, spec.ldd, batch?.d ?? 0),
+  };
+}
+
+function heuristics(lt: CublasLt, { operation, a, b, c, d }: Descriptors): Uint8Array[] {
+  const out = new BigUint64Array(1);
+  lt.call.cublasLtMatmulPreferenceCreate(out);
+  const preference = out[0]!;
+  const MAX_WORKSPACE = 1;
+  lt.call.cublasLtMatmulPreferenceSetAttribute(preference, MAX_WORKSPACE, BigUint64Array.of(BigInt(WORKSPACE)), 8);
+  const results = new Uint8Array(HEURISTIC.bytes * CANDIDATES);
+  const count = new Int32Array(1);
+  const status = lt.raw.cublasLtMatmulAlgoGetHeuristic(lt.handle, operation, b, a, c, d, preference, CANDIDATES, results, count);
+  lt.call.cublasLtMatmulPreferenceDestroy(preference);
+  if (status !== 0) return [];
+  return Array.from({ length: count[0]! }, (_, i) => results.slice(i * HEURISTIC.bytes, (i + 1) * HEURISTIC.bytes)).filter(
+    (result) => new Int32Array(result.buffer, HEURISTIC.state, 1)[0] === 0,
+  );
+}

@@ -1,0 +1,33 @@
+/** @file Moving bytes between host and device: pinned staging memory, row-wise copies. */
+import type { Device } from "./device.ts";
+import { out64 } from "./ffi/driver.ts";
+import { viewNative } from "./ffi/library.ts";
+
+/** Page-locked host memory, which the GPU copies from and to at full speed. */
+export interface PinnedMemory {
+  readonly address: number;
+  readonly buffer: ArrayBuffer;
+  dispose(): void;
+}
+
+export function allocatePinned(device: Device, bytes: number): PinnedMemory {
+  const { call } = device.driver;
+  call.cuMemHostAlloc(out64, Math.max(bytes, 8), 0);
+  const address = Number(out64[0]);
+  return { address, buffer: viewNative(address, Math.max(bytes, 8)), dispose: () => void call.cuMemFreeHost(address) };
+}
+
+/** Copies `data` to the device. Blocks until the bytes are read. */
+export function writeDevice(device: Device, at: number, data: ArrayBufferView): void {
+  if (data.byteLength > 0) device.driver.call.cuMemcpyHtoD_v2(at, data, data.byteLength);
+}
+
+/** Copies from the device into `data`, after everything on the stream. */
+export function readDevice(device: Device, at: number, data: ArrayBufferView): void {
+  device.driver.call.cuStreamSynchronize(device.stream);
+  if (data.byteLength > 0) device.driver.call.cuMemcpyDtoH_v2(data, at, data.byteLength);
+}
+
+export function fillZero(device: Device, at: number, bytes: number): void {
+  if (bytes > 0) device.driver.call.cuMemsetD8Async(at, 0, bytes, device.stream);
+}

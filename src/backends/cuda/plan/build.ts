@@ -1,0 +1,201 @@
+/** @file From a graph to units in order: which nodes are stored where, and who computes them. */
+import type { Graph } from "../../../ir/graph.ts";
+import type { Node } from "../../../ir/node.ts";
+import { isTrainable } from "../../../ops/leaf.ts";
+import { addUnit, type EngineParts, type GeneratedKernels, type PlanContext, storedValue, valueOf } from "./context.ts";
+import { reductionKernel, rowKernel, type Store } from "./fused-kernel.ts";
+import { fuse, outside } from "./fusion.ts";
+import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
+import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
+import { addBackward, addForward, addJoinedGradients, placeBackward, placeGroup, type PlacedGroup } from "./lora-units.ts";
+import { sumUnit } from "./products.ts";
+import { addAttention, addCrossEntropy, addRope, addScatter, type AttentionChoice } from "./special-units.ts";
+import { chooseStored, isSpecial } from "./stored.ts";
+import { findSums, type Sum } from "./sums.ts";
+import { newValue, type Unit, type Value } from "./value.ts";
+
+/** Units of a program and the values that go in and out. */
+export interface BuiltPlan {
+  /** In the order of the graph. */
+  readonly units: readonly Unit[];
+  readonly inputs: ReadonlyMap<string, Value>;
+  readonly outputs: ReadonlyMap<string, Value>;
+  readonly literals: PlanContext["literals"];
+  readonly scratch: { address: number };
+}
+
+export function buildPlan(parts: EngineParts, graph: Graph, options: { precision: Precision; attention: AttentionChoice; kernels: GeneratedKernels }): BuiltPlan {
+  const plan = planGraph(graph, options.precision);
+  const sums = findSums(plan);
+  const storing = chooseStored(plan, sums);
+  const order = new Map(plan.order.map((node, i) => [node, i]));
+  const context: PlanContext = {
+    ...parts,
+    plan,
+    order,
+    values: new Map(),
+    units: [],
+    kernels: options.kernels,
+    inputs: new Map(),
+    copies: new Map(),
+    literals: [],
+    scratch: { address: 0 },
+  };
+  const groups = findLoraGroups(plan, sums);
+  declareParameters(context, groups.flatMap(({ members }) => members.flatMap(({ adapter }) => (adapter ? [adapter.a] : []))));
+  const done = placeLora(context, groups, sums);
+  placeRest(context, sums, storing.stored);
+  for (const { placed } of done.groups) addForward(context, placed);
+  for (const { placed, backward } of done.backwards) addBackward(context, placed, backward);
+  const joined = joinGradients(context, done.backwards, sums);
+  const stores = addSums(context, sums, done.sums, new Set(joined));
+  addSpecials(context, sums, options.attention);
+  const own = [...storing.stored].map((node) => ({ node, value: storedValue(context, node), accumulate: false }));
+  addFused(context, storing, [...own, ...stores.stores]);
+  const units = context.units.sort((a, b) => a.at - b.at).map(({ unit }) => unit);
+  return { units, inputs: context.inputs, outputs: stores.outputs, literals: context.literals, scratch: context.scratch };
+}
+
+/** Gives parameters memory; the A matrices of one group one after another, so that one product can fill their gradients. */
+function declareParameters({ plan, state }: PlanContext, first: readonly Node[]): void {
+  const trainable = plan.order.filter(isTrainable);
+  const ordered = new Map([...first, ...trainable].map((node) => [node.name!, node]));
+  state.declare([...ordered.values()].map(({ name, shape }) => ({ name: name!, shape })));
+  for (const name of Object.keys(plan.graph.gradients)) if (state.has(name)) state.expectGradient(name);
+}
+
+interface PlacedLora {
+  readonly groups: readonly { placed: PlacedGroup }[];
+  readonly backwards: readonly { placed: PlacedGroup; backward: LoraBackward }[];
+  /** Sums that these units compute. */
+  readonly sums: ReadonlySet<Node>;
+}
+
+function placeLora(context: PlanContext, found: ReturnType<typeof findLoraGroups>, sums: ReadonlyMap<Node, Sum>): PlacedLora {
+  const groups = found.flatMap((group) => {
+    const placed = placeGroup(context, group);
+    return placed ? [{ placed }] : [];
+  });
+  const done = new Set<Node>();
+  for (const { placed } of groups)
+    for (const { sum, adapter } of placed.group.members) {
+      done.add(sum.node);
+      if (adapter) done.add(adapter.u);
+    }
+  const byWeight = sumsByWeight(sums);
+  const backwards: { placed: PlacedGroup; backward: LoraBackward }[] = [];
+  for (const { placed } of groups)
+    for (const backward of findBackward(placed.group, sums, byWeight)) {
+      if (done.has(backward.sum.node) || !placeBackward(context, placed, backward)) continue;
+      backwards.push({ placed, backward });
+      done.add(backward.sum.node);
+      const isWhole = backward.members.every(({ adapter, g }) => !adapter || g);
+      if (isWhole) for (const { g } of backward.members) if (g) done.add(g);
+    }
+  return { groups, backwards, sums: done };
+}
+
+/** A place of its own for everything else that is stored; rotations happen in place where they can. */
+function placeRest(context: PlanContext, sums: ReadonlyMap<Node, Sum>, stored: ReadonlySet<Node>): void {
+  const { plan, values } = context;
+  const roots = new Set([...Object.values(plan.graph.outputs), ...Object.values(plan.graph.gradients)]);
+  for (const node of plan.order) {
+    if (node.op.name !== "rope") continue;
+    const source = stripReshape(node.inputs[0]!);
+    const isLast = usersThroughReshapes(context, source).length === 1 && !roots.has(source) && source.inputs.length > 0;
+    if (!isLast || (values.has(source) && values.has(node))) continue;
+    const place = values.get(source) ?? values.get(node) ?? newValue(node.shape, plan.storage.get(node)!);
+    for (const each of [source, node]) values.set(each, { ...place, shape: each.shape });
+  }
+  for (const node of plan.order) {
+    const isKept = sums.has(node) || isSpecial(node, sums) || stored.has(node);
+    if (isKept && !values.has(node)) values.set(node, newValue(node.shape, plan.storage.get(node)!));
+  }
+}
+
+function usersThroughReshapes({ plan }: PlanContext, node: Node): Node[] {
+  return plan.users.get(node)!.flatMap((user) => (user.op.name === "reshape" ? usersThroughReshapes({ plan } as PlanContext, user) : [user]));
+}
+
+/** Gradients of all A of a group as one product, where each is exactly gᵀ·x. */
+function joinGradients(context: PlanContext, backwards: PlacedLora["backwards"], sums: ReadonlyMap<Node, Sum>): Node[] {
+  const { gradients } = context.plan.graph;
+  return backwards.flatMap(({ placed, backward }) => {
+    const members = backward.members.filter(({ adapter }) => adapter);
+    const roots = members.map(({ adapter, g }) => {
+      const root = gradients[adapter!.a.name!];
+      const sum = root && sums.get(root);
+      const [product] = sum?.products ?? [];
+      const fits = sum?.products.length === 1 && sum.others.length === 0 && product!.a === g && product!.transA && !product!.transB && product!.alpha === 1;
+      return fits && context.plan.users.get(root!)!.length === 0 ? { root: root!, x: product!.b } : undefined;
+    });
+    const [first] = roots;
+    const places = members.map(({ adapter }) => context.state.value(adapter!.a.name!, ".grad"));
+    const isContiguous = places.every((place, i) => i === 0 || place.region.address === places[i - 1]!.region.address + places[i - 1]!.region.bytes);
+    if (!first || !roots.every((each) => each?.x === first.x) || !isContiguous) return [];
+    addJoinedGradients(context, placed, backward, first.x);
+    return roots.map((each) => each!.root);
+  });
+}
+
+/** Units for the sums that nobody computes yet, and what must be stored for the results of the program. */
+function addSums(
+  context: PlanContext,
+  sums: ReadonlyMap<Node, Sum>,
+  done: ReadonlySet<Node>,
+  joined: ReadonlySet<Node>,
+): { stores: Store[]; outputs: Map<string, Value> } {
+  const { plan, state } = context;
+  const stores: Store[] = [];
+  const direct = new Set<Node>([...done, ...joined]);
+  for (const [name, node] of Object.entries(plan.graph.gradients)) {
+    if (joined.has(node)) continue;
+    const sum = sums.get(node);
+    const value = state.value(name, ".grad");
+    const isAlone = Object.values(plan.graph.gradients).filter((each) => each === node).length === 1;
+    const isOutput = Object.values(plan.graph.outputs).includes(node);
+    if (sum && isAlone && !isOutput && !done.has(node) && plan.users.get(node)!.length === 0) {
+      addUnit(context, node, sumUnit(context, sum, value, { accumulate: true, isEager: true }));
+      direct.add(node);
+    } else stores.push({ node, value, accumulate: true });
+  }
+  const outputs = new Map<string, Value>();
+  for (const [name, node] of Object.entries(plan.graph.outputs)) {
+    const value = newValue(node.shape, "f32");
+    value.region = { ...value.region, isPlanned: false };
+    outputs.set(name, value);
+    stores.push({ node, value, accumulate: false });
+  }
+  for (const [node, sum] of sums) if (!direct.has(node)) addUnit(context, node, sumUnit(context, sum, storedValue(context, node)));
+  return { stores, outputs };
+}
+
+function addSpecials(context: PlanContext, sums: ReadonlyMap<Node, Sum>, choose: AttentionChoice): void {
+  const nodes = context.plan.order.filter((node) => isSpecial(node, sums) && isUnfused(node));
+  addAttention(context, nodes.filter(({ op }) => op.name.startsWith("attention")), choose);
+  const heads = nodes.filter(({ op }) => op.name.startsWith("linearCrossEntropy"));
+  const sameInputs = (a: Node, b: Node): boolean => a.inputs.every((input, i) => input === b.inputs[i]);
+  for (const node of heads) {
+    const isGradient = node.op.name.endsWith("Gradient");
+    const pair = heads.find((other) => other.op !== node.op && sameInputs(node, other));
+    if (!isGradient) addCrossEntropy(context, node, pair);
+    else if (!pair) addCrossEntropy(context, undefined, node);
+  }
+  for (const node of nodes) {
+    if (node.op.name === "rope") addRope(context, node);
+    if (node.op.name === "scatterRows") addScatter(context, node);
+  }
+}
+
+function addFused(context: PlanContext, storing: ReturnType<typeof chooseStored>, stores: readonly Store[]): void {
+  const at = (node: Node): number => context.order.get(node)!;
+  const sorted = [...stores].sort((a, b) => at(a.node) - at(b.node));
+  const find = (node: Node): Value | undefined => valueOf(context, node);
+  for (const { stores: group, space } of fuse(sorted, storing, context.order, find)) {
+    const read = outside(group, storing, find);
+    const kernel = space ? rowKernel(group, space, read) : reductionKernel(group[0]!, read);
+    const isEager = group.every(({ accumulate }) => accumulate);
+    const last = group.reduce((a, b) => (at(a.node) >= at(b.node) ? a : b));
+    addUnit(context, last.node, { ...context.kernels.unit("fused", kernel, group), isEager });
+  }
+}

@@ -1,0 +1,107 @@
+/** @file Sums of matrix products: what becomes a chain of GEMMs that add into one result. */
+import type { Node } from "../../../ir/node.ts";
+import { add } from "../../../ops/add.ts";
+import { matmul } from "../../../ops/matmul.ts";
+import { sameShape } from "../../../tensor/shape.ts";
+import { type PlanGraph, stripReshape, stripScale } from "./graph.ts";
+
+/** alpha · a·b, either matrix read transposed. Operands are stripped of scalar factors and reshapes. */
+export interface Product {
+  readonly node: Node;
+  readonly a: Node;
+  readonly b: Node;
+  readonly alpha: number;
+  readonly transA: boolean;
+  readonly transB: boolean;
+}
+
+/** node = Σ products + Σ others, all of its shape. */
+export interface Sum {
+  readonly node: Node;
+  readonly products: readonly Product[];
+  readonly others: readonly Node[];
+}
+
+/** Sums by the node that they give. A node inside a sum that nothing else uses is not computed for itself. */
+export function findSums({ order, users, graph }: PlanGraph): Map<Node, Sum> {
+  const roots = new Set([...Object.values(graph.outputs), ...Object.values(graph.gradients)]);
+  const isPrivate = (node: Node): boolean => users.get(node)!.length === 1 && !roots.has(node);
+  const inside = new Set<Node>();
+  const sums = new Map<Node, Sum>();
+  for (const node of [...order].reverse()) {
+    if (inside.has(node)) continue;
+    const found = flatten(node, isPrivate);
+    if (found.products.length === 0) continue;
+    sums.set(node, found.sum);
+    for (const each of found.inside) inside.add(each);
+  }
+  return sums;
+}
+
+function flatten(top: Node, isPrivate: (node: Node) => boolean): { sum: Sum; products: Product[]; inside: Node[] } {
+  const products: Product[] = [];
+  const others: Node[] = [];
+  const inside: Node[] = [];
+  const stack: { node: Node; factor: number; outer: Node }[] = [{ node: top, factor: 1, outer: top }];
+  while (stack.length > 0) {
+    const { node, factor, outer } = stack.pop()!;
+    const isOpen = node === top || isPrivate(node);
+    const { alpha, core } = stripScale(node);
+    if (isOpen && node.op === add.rules && node.inputs.every((input) => sameShape(input.shape, node.shape))) {
+      if (node.inputs[0] === node.inputs[1]) {
+        others.push(outer);
+        continue;
+      }
+      if (factor === 1) {
+        if (node !== top) inside.push(node);
+        for (const input of [...node.inputs].reverse()) stack.push({ node: input, factor, outer: input });
+        continue;
+      }
+    }
+    if (isOpen && core !== node && sameShape(core.shape, node.shape) && isPrivate(core) && core.op === matmul.rules) {
+      if (node !== top) inside.push(node);
+      inside.push(...between(node, core));
+      stack.push({ node: core, factor: factor * alpha, outer });
+      continue;
+    }
+    if (isOpen && node.op === matmul.rules) {
+      if (node !== top) inside.push(node);
+      products.push(productOf(node, factor));
+    } else others.push(outer);
+  }
+  return { sum: { node: top, products, others }, products, inside };
+}
+
+/** Nodes from below `node` down to `core`: the factors between them. */
+function between(node: Node, core: Node): Node[] {
+  const path: Node[] = [];
+  for (let at = node; at !== core; ) {
+    at = at.inputs.find((input) => sameShape(input.shape, core.shape) && stripScale(input).core === core)!;
+    path.push(at);
+  }
+  return path;
+}
+
+function productOf(node: Node, factor: number): Product {
+  const [a, b] = node.inputs.map((input) => operandOf(input)) as [ReturnType<typeof operandOf>, ReturnType<typeof operandOf>];
+  return {
+    node,
+    a: a.core,
+    b: b.core,
+    alpha: factor * a.alpha * b.alpha,
+    transA: node.attrs["transA"] === true,
+    transB: node.attrs["transB"] === true,
+  };
+}
+
+/** An operand without scalar factors and reshapes, which the product takes over. */
+function operandOf(input: Node): { alpha: number; core: Node } {
+  let [alpha, core] = [1, input];
+  for (;;) {
+    const scaled = stripScale(core);
+    const plain = stripReshape(scaled.core);
+    alpha *= scaled.alpha;
+    if (plain === core) return { alpha, core };
+    core = plain;
+  }
+}

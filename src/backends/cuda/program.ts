@@ -1,0 +1,160 @@
+/** @file A compiled graph on the GPU: its units in order, one arena, one captured CUDA graph. */
+import { LorikeetError } from "../../errors.ts";
+import type { Graph } from "../../ir/graph.ts";
+import { toFloat32, toFloat64 } from "../../tensor/convert.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import { tensor, type Tensor } from "../../tensor/tensor.ts";
+import type { Program, Tensors } from "../backend.ts";
+import { allocateDevice, type CapturedGraph, capture, type Device, timeOnDevice } from "./device.ts";
+import { collectKernels } from "./generated.ts";
+import { allocatePinned, type PinnedMemory, writeDevice } from "./memory.ts";
+import { type BuiltPlan, buildPlan } from "./plan/build.ts";
+import type { EngineParts } from "./plan/context.ts";
+import type { Precision } from "./plan/graph.ts";
+import { layOut, schedule } from "./plan/schedule.ts";
+import type { AttentionChoice } from "./plan/special-units.ts";
+import type { Unit, Value } from "./plan/value.ts";
+
+/** Device memory that all programs of an engine use in turn. It may move when a larger program comes. */
+export interface Arena {
+  readonly address: number;
+  readonly bytes: number;
+  /** Makes it at least this large. @throws LorikeetError `cuda-memory` when that does not fit */
+  reserve(bytes: number): void;
+}
+
+/** A program with what can be measured about it. */
+export interface CudaProgram extends Program {
+  /** Bytes of intermediate values. */
+  readonly arenaBytes: number;
+  /** Milliseconds of each unit, run one by one. */
+  profile(): { readonly name: string; readonly milliseconds: number }[];
+  /** Milliseconds of one run on the GPU alone. */
+  time(): number;
+}
+
+/** Inputs or outputs of a program: one block of device memory and its pinned mirror. */
+interface Transfer {
+  readonly device: number;
+  readonly pinned: PinnedMemory;
+  readonly bytes: number;
+  readonly places: ReadonlyMap<string, { readonly value: Value; readonly offset: number }>;
+}
+
+export async function compileProgram(
+  parts: EngineParts,
+  arena: Arena,
+  graph: Graph,
+  options: { precision: Precision; attention: AttentionChoice },
+): Promise<CudaProgram> {
+  const { device, state, weights } = parts;
+  const kernels = collectKernels(device);
+  const plan = buildPlan(parts, graph, { ...options, kernels });
+  const units = schedule(plan.units);
+  const layout = layOut(units);
+  const inputs = transferOf(device, plan.inputs, "program inputs");
+  const outputs = transferOf(device, plan.outputs, "program results");
+  uploadLiterals(device, plan);
+  await weights.load();
+  arena.reserve(layout.bytes);
+  kernels.compile();
+
+  let captured: { graph: CapturedGraph; base: number } | undefined;
+  const bindArena = (): CapturedGraph => {
+    if (captured?.base === arena.address) return captured.graph;
+    captured?.graph.dispose();
+    layout.place(arena.address);
+    plan.scratch.address = arena.address;
+    for (const unit of units) unit.prepare?.();
+    const enqueue = (): void => {
+      copyIn(device, inputs);
+      for (const unit of units) unit.enqueue();
+      copyOut(device, outputs);
+    };
+    captured = { graph: capture(device, enqueue), base: arena.address };
+    return captured.graph;
+  };
+  bindArena();
+  state.refresh();
+
+  return {
+    arenaBytes: layout.bytes,
+    async run(feeds) {
+      const program = bindArena();
+      writeInputs(inputs, feeds);
+      program.launch();
+      await device.settled();
+      return readOutputs(outputs);
+    },
+    profile: () => profile(device, units),
+    time() {
+      const program = bindArena();
+      return timeOnDevice(device, () => {
+        program.launch();
+      });
+    },
+    dispose() {
+      captured?.graph.dispose();
+      for (const transfer of [inputs, outputs]) {
+        device.driver.call.cuMemFree_v2(transfer.device);
+        transfer.pinned.dispose();
+      }
+      return Promise.resolve();
+    },
+  };
+}
+
+function transferOf(device: Device, values: ReadonlyMap<string, Value>, purpose: string): Transfer {
+  const places = new Map<string, { value: Value; offset: number }>();
+  let bytes = 0;
+  for (const [name, value] of values) {
+    places.set(name, { value, offset: bytes });
+    bytes += Math.ceil(value.region.bytes / 256) * 256;
+  }
+  const at = allocateDevice(device, bytes, purpose);
+  for (const { value, offset } of places.values()) value.region.address = at + offset;
+  return { device: at, pinned: allocatePinned(device, bytes), bytes, places };
+}
+
+function uploadLiterals(device: Device, { literals }: BuiltPlan): void {
+  for (const { value, data } of literals) {
+    value.region.address = allocateDevice(device, value.region.bytes, "constants of a program");
+    writeDevice(device, value.region.address, data);
+  }
+}
+
+function copyIn({ driver, stream }: Device, { device, pinned, bytes }: Transfer): void {
+  if (bytes > 0) driver.call.cuMemcpyHtoDAsync_v2(device, pinned.address, bytes, stream);
+}
+
+function copyOut({ driver, stream }: Device, { device, pinned, bytes }: Transfer): void {
+  if (bytes > 0) driver.call.cuMemcpyDtoHAsync_v2(pinned.address, device, bytes, stream);
+}
+
+function writeInputs({ places, pinned }: Transfer, feeds: Tensors): void {
+  for (const [name, { value, offset }] of places) {
+    const feed = feeds[name];
+    if (!feed || feed.data.length !== sizeOf(value.shape))
+      throw new LorikeetError(
+        "feed",
+        `Expected a feed ${name} of shape ${formatShape(value.shape)}, got ${feed ? formatShape(feed.shape) : "none"}`,
+      );
+    if (value.storage === "f32") new Float32Array(pinned.buffer, offset, value.size).set(toFloat32(feed));
+    else new Int32Array(pinned.buffer, offset, value.size).set(integers(feed));
+  }
+}
+
+function integers(feed: Tensor): ArrayLike<number> {
+  return feed.dtype === "i32" ? (feed.data as Int32Array) : toFloat64(feed);
+}
+
+function readOutputs({ places, pinned }: Transfer): Record<string, Tensor> {
+  const results: Record<string, Tensor> = {};
+  for (const [name, { value, offset }] of places)
+    results[name] = tensor("f32", value.shape, new Float32Array(pinned.buffer, offset, value.size).slice());
+  return results;
+}
+
+function profile(device: Device, units: readonly Unit[]): { name: string; milliseconds: number }[] {
+  return units.map((unit) => ({ name: unit.name, milliseconds: timeOnDevice(device, () => { unit.enqueue(); }) }));
+}

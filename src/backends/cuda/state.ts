@@ -1,0 +1,236 @@
+/** @file Trainable parameters on the GPU: values, gradients and moments in flat float32 arrays, AdamW as one launch. */
+import { LorikeetError } from "../../errors.ts";
+import { toFloat32 } from "../../tensor/convert.ts";
+import { type Shape, sizeOf } from "../../tensor/shape.ts";
+import { tensor, type Tensor } from "../../tensor/tensor.ts";
+import type { AdamWStep } from "../backend.ts";
+import { allocateDevice, type CapturedGraph, capture, type Device } from "./device.ts";
+import { loadModule } from "./kernels.ts";
+import { allocatePinned, fillZero, readDevice, writeDevice } from "./memory.ts";
+import type { Precision } from "./plan/graph.ts";
+import { addressOf, newValue, type Storage, type Value } from "./plan/value.ts";
+
+const PARTS = ["", ".grad", ".exp_avg", ".exp_avg_sq"] as const;
+type Part = (typeof PARTS)[number];
+const SEGMENT_BYTES = 40;
+const BLOCK = 1024;
+const NORM_BLOCKS = 512;
+
+interface Slot {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly size: number;
+  readonly bucket: Bucket;
+  /** First element in the bucket's arrays. */
+  readonly start: number;
+  copy: Value | undefined;
+  hasGradient: boolean;
+}
+
+/** Parameters that were declared together. */
+interface Bucket {
+  readonly size: number;
+  readonly arrays: Readonly<Record<Part, number>>;
+  readonly slots: Slot[];
+  tables: { segments: number; blocks: number; count: number } | undefined;
+}
+
+export interface TrainableState {
+  /** Gives memory to parameters that have none yet, in this order. */
+  declare(parameters: readonly { readonly name: string; readonly shape: Shape }[]): void;
+  has(name: string): boolean;
+  /** A stored value of a parameter (or its gradient) in float32. */
+  value(name: string, part: "" | ".grad"): Value;
+  /** The copy of a parameter that matrix products read; `place` says where it goes if it has none yet. */
+  copyOf(name: string, storage: Storage, place?: () => Value): Value;
+  /** Marks a parameter as one that a program computes the gradient of. */
+  expectGradient(name: string): void;
+  /** Brings copies and launch tables up to date after a program was planned. */
+  refresh(): void;
+  read(name: string): Tensor;
+  write(name: string, value: Tensor): void;
+  update(step: AdamWStep): Promise<{ gradNorm: number }>;
+  clearGradients(): void;
+}
+
+export function trainableState(device: Device, precision: Precision): TrainableState {
+  const slots = new Map<string, Slot>();
+  const buckets: Bucket[] = [];
+  const pending = new Map<string, Tensor>();
+  const module = loadModule(device, ["adamw"], { T: precision });
+  const kernels = {
+    squares: module.kernel("square_sums", "ppl"),
+    norm: module.kernel("gradient_norm", "ppi"),
+    adamw: module.kernel("adamw", "pppppppp"),
+    copy: module.kernel("copy_parameters", "ppp"),
+  };
+  const sums = allocateDevice(device, NORM_BLOCKS * 4 * 8, "gradient norms");
+  const hyper = allocateDevice(device, 64, "optimizer settings");
+  const norm = hyper + 32;
+  const pinned = allocatePinned(device, 64);
+  const settings = new Float32Array(pinned.buffer);
+  let graph: CapturedGraph | undefined;
+  let scales = "";
+
+  function declare(parameters: readonly { readonly name: string; readonly shape: Shape }[]): void {
+    const fresh = parameters.filter(({ name }) => !slots.has(name));
+    if (fresh.length === 0) return;
+    let size = 0;
+    const starts = fresh.map(({ shape }) => {
+      const start = size;
+      size += Math.ceil(sizeOf(shape) / 8) * 8; // 32-byte alignment for vector accesses
+      return start;
+    });
+    const array = (): number => {
+      const at = allocateDevice(device, size * 4, "adapter weights and optimizer state");
+      fillZero(device, at, size * 4);
+      return at;
+    };
+    const arrays = { "": array(), ".grad": array(), ".exp_avg": array(), ".exp_avg_sq": array() };
+    const bucket: Bucket = { size, arrays, slots: [], tables: undefined };
+    buckets.push(bucket);
+    fresh.forEach(({ name, shape }, i) => {
+      const slot: Slot = { name, shape, size: sizeOf(shape), bucket, start: starts[i]!, copy: undefined, hasGradient: false };
+      bucket.slots.push(slot);
+      slots.set(name, slot);
+      for (const part of PARTS) {
+        const value = pending.get(name + part);
+        if (value) write(name + part, value);
+        pending.delete(name + part);
+      }
+    });
+  }
+
+  function find(name: string): { slot: Slot; part: Part } | undefined {
+    const part = PARTS.slice(1).find((suffix) => name.endsWith(suffix) && slots.has(name.slice(0, -suffix.length))) ?? "";
+    const slot = slots.get(part === "" ? name : name.slice(0, -part.length));
+    return slot && { slot, part };
+  }
+
+  function write(name: string, value: Tensor): void {
+    const found = find(name);
+    if (!found) {
+      pending.set(name, value);
+      return;
+    }
+    const { slot, part } = found;
+    if (value.data.length !== slot.size)
+      throw new LorikeetError("shape", `Expected ${slot.size} elements for ${name} [${slot.shape.join(", ")}], got [${value.shape.join(", ")}]`);
+    device.driver.call.cuStreamSynchronize(device.stream);
+    writeDevice(device, slot.bucket.arrays[part] + slot.start * 4, toFloat32(value));
+    if (part === "" && slot.bucket.tables) launchCopies(slot.bucket);
+  }
+
+  function read(name: string): Tensor {
+    const found = find(name);
+    if (!found) {
+      const value = pending.get(name);
+      if (value) return value;
+      throw new LorikeetError("missing-weight", `Expected a value for ${name}; none was set`);
+    }
+    const data = new Float32Array(found.slot.size);
+    readDevice(device, found.slot.bucket.arrays[found.part] + found.slot.start * 4, data);
+    return tensor("f32", found.slot.shape, data);
+  }
+
+  function stored(name: string, part: "" | ".grad"): Value {
+    const slot = slots.get(name)!;
+    const value = newValue(slot.shape, "f32");
+    value.region = { bytes: slot.size * 4, address: slot.bucket.arrays[part] + slot.start * 4, isPlanned: false };
+    return value;
+  }
+
+  function refresh(): void {
+    for (const bucket of buckets) {
+      bucket.tables = tablesOf(device, bucket, scales);
+      launchCopies(bucket);
+    }
+    graph?.dispose();
+    graph = undefined;
+  }
+
+  function launchCopies({ arrays, tables }: Bucket): void {
+    if (tables!.count > 0) kernels.copy.launch([tables!.count], 256, [arrays[""], tables!.segments, tables!.blocks]);
+  }
+
+  function enqueueUpdate(): void {
+    const { call } = device.driver;
+    call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, 32, device.stream);
+    buckets.forEach(({ arrays, size }, i) => {
+      kernels.squares.launch([NORM_BLOCKS], 256, [arrays[".grad"], sums + i * NORM_BLOCKS * 4, size]);
+    });
+    kernels.norm.launch([1], 256, [sums, norm, buckets.length * NORM_BLOCKS]);
+    for (const { arrays, tables } of buckets) {
+      const { "": p, ".grad": g, ".exp_avg": m, ".exp_avg_sq": v } = arrays;
+      if (tables!.count > 0) kernels.adamw.launch([tables!.count], 256, [p, g, m, v, tables!.segments, tables!.blocks, hyper, norm]);
+    }
+    call.cuMemcpyDtoHAsync_v2(pinned.address + 32, norm, 4, device.stream);
+  }
+
+  async function update(step: AdamWStep): Promise<{ gradNorm: number }> {
+    const wanted = JSON.stringify(step.learningRateScales ?? {});
+    if (wanted !== scales || buckets.some(({ tables }) => !tables)) {
+      scales = wanted;
+      refresh();
+    }
+    const { learningRate, betas, eps, weightDecay, maxGradNorm } = step;
+    settings.set([learningRate, betas[0], betas[1], eps, weightDecay, 1 - betas[0] ** step.step, 1 - betas[1] ** step.step, maxGradNorm]);
+    graph ??= capture(device, enqueueUpdate);
+    graph.launch();
+    await device.settled();
+    return { gradNorm: settings[8]! };
+  }
+
+  return {
+    declare,
+    has: (name) => slots.has(name),
+    value: stored,
+    copyOf(name, storage, place) {
+      const slot = slots.get(name)!;
+      slot.copy ??= place?.() ?? ownCopy(device, slot, storage);
+      return slot.copy;
+    },
+    expectGradient: (name) => void (slots.get(name)!.hasGradient = true),
+    refresh,
+    read,
+    write,
+    update,
+    clearGradients() {
+      for (const { arrays, size } of buckets) fillZero(device, arrays[".grad"], size * 4);
+    },
+  };
+}
+
+function ownCopy(device: Device, slot: Slot, storage: Storage): Value {
+  const value = newValue(slot.shape, storage);
+  value.region = { bytes: value.region.bytes, address: allocateDevice(device, value.region.bytes, `a copy of ${slot.name}`), isPlanned: false };
+  return value;
+}
+
+/** Launch tables of adamw.cu: one segment a parameter, one block for every 1024 elements. */
+function tablesOf(device: Device, bucket: Bucket, scales: string): Bucket["tables"] {
+  const rates = JSON.parse(scales || "{}") as Record<string, number>;
+  const segments = new DataView(new ArrayBuffer(bucket.slots.length * SEGMENT_BYTES));
+  const blocks: number[] = [];
+  bucket.slots.forEach((slot, i) => {
+    const { copy, size, start } = slot;
+    const at = i * SEGMENT_BYTES;
+    segments.setBigInt64(at, BigInt(start), true);
+    segments.setBigUint64(at + 8, BigInt(copy ? addressOf(copy) : 0), true);
+    const columns = slot.shape.at(-1) ?? 1;
+    segments.setInt32(at + 16, size, true);
+    segments.setInt32(at + 20, columns, true);
+    segments.setInt32(at + 24, copy && copy.cols === columns ? copy.ld : columns, true);
+    segments.setFloat32(at + 28, copy?.factor ?? 1, true);
+    segments.setFloat32(at + 32, slot.hasGradient ? (rates[slot.name] ?? 1) : 0, true);
+    for (let first = 0; first < size; first += BLOCK) blocks.push(i, first);
+  });
+  const upload = (data: ArrayBufferView): number => {
+    const address = allocateDevice(device, data.byteLength, "optimizer tables");
+    writeDevice(device, address, data);
+    return address;
+  };
+  const old = bucket.tables;
+  if (old) for (const address of [old.segments, old.blocks]) device.driver.call.cuMemFree_v2(address);
+  return { segments: upload(segments), blocks: upload(Int32Array.from(blocks)), count: blocks.length / 2 };
+}
