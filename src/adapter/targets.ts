@@ -53,7 +53,7 @@ function isTarget(
   family: FamilyTargets,
 ): boolean {
   if (targetModules === "all-linear")
-    return kind === "linear" && module !== family.head && !module.endsWith(`.${family.head}`);
+    return kind === "linear" && !`.${module}.`.includes(`.${family.head}.`);
   return matchesModule(targetModules ?? family.defaults, module);
 }
 

@@ -22,7 +22,10 @@ export function gradient(loss: Node, params: readonly Node[]): { loss: Node; gra
   const names = params.map(({ name }) => name ?? "");
   const twice = names.find((name, i) => name !== "" && names.indexOf(name) !== i);
   if (twice !== undefined)
-    throw new LorikeetError("gradient", `Expected one node for each parameter, got two of ${twice}`);
+    throw new LorikeetError(
+      "gradient",
+      `Expected one node for each parameter, got two of ${twice}`,
+    );
   const root = expand([loss], (node) => node.op.gradient !== undefined)[0]!;
   const order = topological([root]);
   const active = new Set(params);
