@@ -63,5 +63,16 @@ export const concat: Op<["...parts"], { axis: number }> = defineOp("concat", {
       },
       attrs: { axis: 0 },
     },
+    {
+      shapes: {
+        parts: [
+          [2, 1],
+          [2, 2],
+        ],
+      },
+      attrs: { axis: 1 },
+      // both parts are filled from the start of the list
+      known: { inputs: { parts: [1, 2, 3, 4] }, output: [1, 1, 2, 2, 3, 4] },
+    },
   ],
 });

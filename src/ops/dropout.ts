@@ -7,5 +7,13 @@ export const dropout: Op<["x", "seed"], { p: number; stream: number }> = defineO
   inputs: ["x", "seed"],
   infer: ({ x }) => x,
   decompose: ({ x, seed, p, stream }) => mul(x, randomMask(seed, { shape: x.shape, p, stream })),
-  cases: [{ shapes: { x: [4, 8], seed: [] }, ids: { seed: 1000 }, attrs: { p: 0.5, stream: 1 } }],
+  cases: [
+    { shapes: { x: [4, 8], seed: [] }, ids: { seed: 1000 }, attrs: { p: 0.5, stream: 1 } },
+    {
+      shapes: { x: [4], seed: [] },
+      ids: { seed: 1000 },
+      attrs: { p: 0.5, stream: 3 },
+      known: { inputs: { x: [1, 2, 3, 4], seed: [7] }, output: [2, 4, 6, 0] },
+    },
+  ],
 });

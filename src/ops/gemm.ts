@@ -22,5 +22,10 @@ export const gemm: Op<
   cases: [
     { shapes: { a: [2, 3], b: [4, 3], c: [2, 4] }, attrs: { alpha: 0.5, transB: true } },
     { shapes: { a: [3, 2], b: [3, 4], c: [2, 4] }, attrs: { transA: true } },
+    {
+      shapes: { a: [1, 2], b: [2, 1], c: [1, 1] },
+      attrs: { alpha: 0.5 },
+      known: { inputs: { a: [1, 2], b: [3, 4], c: [1] }, output: [6.5] },
+    },
   ],
 });

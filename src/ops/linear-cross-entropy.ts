@@ -75,6 +75,15 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = 
         ids: { targets: 5 },
         fixed: ["weights", "head"],
       },
+      {
+        shapes: { hidden: [1, 1], head: [2, 1], targets: [1], weights: [1] },
+        ids: { targets: 2 },
+        fixed: ["weights", "head"],
+        known: {
+          inputs: { hidden: [1], head: [0, Math.log(3)], targets: [0], weights: [2] },
+          output: [2 * Math.log(4)],
+        },
+      },
     ],
   },
 );

@@ -39,6 +39,13 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
       {
         shapes: { seed: [] },
         ids: { seed: 1000 },
+        attrs: { shape: [12], p: 0.5, stream: 3 },
+        known: { inputs: { seed: [7] }, output: [2, 2, 2, 0, 2, 2, 2, 0, 2, 0, 0, 0] },
+        noGradient: "random, no float input",
+      },
+      {
+        shapes: { seed: [] },
+        ids: { seed: 1000 },
         attrs: { shape: [3], p: 0, stream: 0 },
         known: { inputs: { seed: [7] }, output: [1, 1, 1] },
         noGradient: "random, no float input",
