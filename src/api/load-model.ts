@@ -22,7 +22,6 @@ export async function openCheckpoint(reference: string): Promise<Checkpoint> {
   if (EMBEDDED_MODELS.includes(reference)) return openFolder(embeddedFolder(reference));
   const info = await stat(reference).catch(() => undefined);
   if (info?.isDirectory()) return openFolder(reference);
-  if (info?.isFile() && reference.endsWith(".gguf")) return openGguf(reference);
   throw new LorikeetError(
     "file-not-found",
     `Expected a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}; found nothing at ${reference}`,

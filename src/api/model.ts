@@ -1,5 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { attach, type Attachment, keyOf, noAttachment } from "../adapter/attach.ts";
+import type { FamilyTargets } from "../adapter/targets.ts";
 import type { Engine } from "../backends/backend.ts";
 import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
@@ -25,6 +26,8 @@ export interface Model {
   readonly chatTemplate: ChatTemplate | undefined;
   /** Layers that an adapter can be attached to. */
   readonly layers: readonly LoraCandidate[];
+  /** What the model's family says about LoRA targets. */
+  readonly family: FamilyTargets;
   /** What a graph of this model is built from. */
   readonly plan: TrainPlan;
   /** The same base with `adapter` in place of its own. */
@@ -58,7 +61,7 @@ interface Shared {
 }
 
 function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): Model {
-  const family = { defaults: [], head: "lm_head" };
+  const family: FamilyTargets = { defaults: ["q_proj", "v_proj"], head: "lm_head" };
   const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
   const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
   const open = (): Promise<Engine> => engineWith(checkpoint, shared.device, attachment);
@@ -73,6 +76,7 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
     device: shared.device,
     adapter,
     layers: shared.layers,
+    family,
     plan,
     get tokenizer() {
       return shared.tokenizer();
