@@ -22,7 +22,14 @@ export function cse(roots: readonly Node[]): Node[] {
 function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
   const inputs = node.inputs.map((input) => ids.get(input)!);
   const { op, phase, name, dtype, shape, attrs } = node;
-  return [op.name, phase ?? "", name ?? "", dtype, shape, JSON.stringify(attrs), inputs].join("|");
+  const values = JSON.stringify(attrs, writable);
+  return [op.name, phase ?? "", name ?? "", dtype, shape, values, inputs].join("|");
+}
+
+/** JSON has one word, null, for all numbers that are not finite, and no negative zero. */
+function writable(_: string, value: unknown): unknown {
+  if (typeof value !== "number") return value;
+  return Number.isFinite(value) && !Object.is(value, -0) ? value : `number ${value} ${1 / value}`;
 }
 
 function sameValue({ value: a }: Node, { value: b }: Node): boolean {

@@ -50,8 +50,11 @@ function foldMoves(node: Node): Node | undefined {
   if (!source) return undefined;
   if (node.op === reshape.rules || node.op === broadcastTo.rules) {
     if (sameShape(source.shape, node.shape)) return source;
-    if (node.op === source.op && node.op === reshape.rules)
-      return { ...reshape(source.inputs[0]!, { shape: node.shape }), ...phaseOf(node) };
+    const first = source.inputs[0];
+    if (first && node.op === source.op && node.op === reshape.rules) {
+      if (sameShape(first.shape, node.shape)) return first;
+      return { ...reshape(first, { shape: node.shape }), ...phaseOf(node) };
+    }
     if (node.op === broadcastTo.rules && source.op === leaves.constant)
       return constant(source.attrs["value"] as number, node.shape, node.dtype);
   }
