@@ -1,11 +1,16 @@
 import { type Graph, rootsOf, withRoots } from "../../ir/graph.ts";
+import type { Node } from "../../ir/node.ts";
 import type { OnnxProfile } from "../../ir/rules.ts";
 import { cse } from "../../passes/cse.ts";
 import { expand } from "../../passes/expand.ts";
+import { dropMarks, fold } from "../../passes/fold.ts";
+import { fuse } from "../../passes/fuse.ts";
 import { hasLowering } from "./emit.ts";
 
-/** `graph` in ops that `profile` has lowerings for, with what it computes twice merged. */
+/** `graph` in ops that `profile` has lowerings for, each value computed once, sums and scales inside products. */
 export function lowerGraph(graph: Graph, profile: OnnxProfile): Graph {
-  const expanded = expand(rootsOf(graph), (node) => hasLowering(node, profile));
-  return withRoots(graph, cse(expanded));
+  const lower = (roots: readonly Node[]): Node[] =>
+    expand(roots, (node) => hasLowering(node, profile));
+  const once = cse(fold(dropMarks(lower(rootsOf(graph)))));
+  return withRoots(graph, lower(fuse(once)));
 }
