@@ -25,23 +25,14 @@ export interface GeneratedToken {
   readonly text: string;
 }
 
-/** Ids of `prompt`: a text as it stands, or a chat rendered by the model's template. @throws LorikeetError `no-chat-template` */
+/** Ids of `prompt`: a text as it stands, or a chat rendered by the model's template. */
 export function promptIds(
   model: Model,
   prompt: string | readonly Message[],
   options: GenerateOptions = {},
 ): number[] {
   if (typeof prompt === "string") return model.tokenizer.encode(prompt);
-  const template = model.chatTemplate;
-  if (!template)
-    throw new LorikeetError(
-      "no-chat-template",
-      `Expected a chat template in ${model.checkpoint.name}, found none`,
-      {
-        hint: "Give the prompt as one text, or add chat_template.jinja to the model folder.",
-      },
-    );
-  const { text } = template.render(prompt, {
+  const { text } = model.chatTemplate.render(prompt, {
     addGenerationPrompt: options.addGenerationPrompt ?? true,
   });
   return model.tokenizer.encode(text, { addSpecialTokens: false });
@@ -121,7 +112,7 @@ export async function openSession(model: Model): Promise<Session> {
 
 function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
   if (typeof prompt === "string") return { ids: model.tokenizer.specials.stopIds, strings: [] };
-  return chatStops(model.chatTemplate!, model.tokenizer);
+  return chatStops(model.chatTemplate, model.tokenizer);
 }
 
 function roomFor(model: Model, promptLength: number, wanted: number): number {

@@ -7,6 +7,7 @@ import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { LorikeetError } from "../errors.ts";
 import type { Checkpoint } from "../host/open-checkpoint.ts";
 import type { Node } from "../ir/node.ts";
+import { loraTargets } from "../models/lora-targets.ts";
 import { causalLM } from "../models/registry.ts";
 import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
 import { convert, toFloat32 } from "../tensor/convert.ts";
@@ -22,8 +23,8 @@ export interface Model {
   readonly adapter: Adapter | undefined;
   /** @throws LorikeetError `no-tokenizer` when the checkpoint has none */
   readonly tokenizer: Tokenizer;
-  /** The checkpoint's chat template, if it has one. */
-  readonly chatTemplate: ChatTemplate | undefined;
+  /** The checkpoint's chat template; ChatML where it has none. */
+  readonly chatTemplate: ChatTemplate;
   /** Layers that an adapter can be attached to. */
   readonly layers: readonly LoraCandidate[];
   /** What the model's family says about LoRA targets. */
@@ -61,7 +62,7 @@ interface Shared {
 }
 
 function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): Model {
-  const family: FamilyTargets = { defaults: ["q_proj", "v_proj"], head: "lm_head" };
+  const family = loraTargets(String(checkpoint.config["model_type"]));
   const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
   const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
   const open = (): Promise<Engine> => engineWith(checkpoint, shared.device, attachment);
@@ -83,8 +84,7 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
     },
     get chatTemplate() {
       const { bosToken, eosToken } = shared.tokenizer().specials;
-      const source = checkpoint.chatTemplate;
-      return source === undefined ? undefined : createChatTemplate(source, { bosToken, eosToken });
+      return createChatTemplate(checkpoint.chatTemplate, { bosToken, eosToken });
     },
     withAdapter: (next) => makeModel(checkpoint, shared, next),
     logits: async (rows) => logitsOf(await engine(), plan, rows),

@@ -130,7 +130,7 @@ function evaluation(
 ): () => Promise<number> {
   return async () => {
     let loss = 0;
-    for (const batch of data.evaluation!)
+    for await (const batch of data.evaluation!())
       loss += Number((await (await programs.get(batch)).run(batch))["loss"]!.data[0]);
     return loss;
   };
@@ -147,9 +147,7 @@ interface Parts {
 
 function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetup {
   const { config } = run;
-  const { stepsPerEpoch } = data;
-  const totalSteps =
-    config.max_steps > 0 ? config.max_steps : Math.ceil(config.num_train_epochs * stepsPerEpoch);
+  const { stepsPerEpoch, totalSteps } = data;
   return {
     engine,
     graphFor: (shape) => trainingGraph(plan, shape),

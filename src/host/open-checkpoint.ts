@@ -2,6 +2,8 @@ import { basename, join } from "node:path";
 import type { WeightSource } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
 import type { HfConfig } from "../models/config.ts";
+import { tokenizerFromGguf } from "../formats/gguf/tokenizer.ts";
+import { openGguf } from "./checkpoint-gguf.ts";
 import { openSafetensors, openShardedSafetensors } from "./checkpoint-weights.ts";
 import { isFile, readText } from "./files.ts";
 
@@ -45,6 +47,23 @@ export async function openFolder(folder: string): Promise<Checkpoint> {
     tokenizerConfig,
     generationConfig: await readJson(join(folder, "generation_config.json")),
     chatTemplate: await chatTemplateOf(folder, tokenizerConfig),
+  };
+}
+
+/** Opens a GGUF file as the same model in Hugging Face layout. @throws LorikeetError what `openGguf` throws */
+export async function openGgufModel(path: string): Promise<Checkpoint> {
+  const { header, config, weights } = await openGguf(path);
+  const files = tokenizerFromGguf(header.metadata);
+  const template = files.config["chat_template"];
+  return {
+    name: basename(path, ".gguf"),
+    path,
+    config,
+    weights,
+    tokenizer: files.tokenizer,
+    tokenizerConfig: files.config,
+    generationConfig: files.generationConfig,
+    chatTemplate: typeof template === "string" ? template : undefined,
   };
 }
 
