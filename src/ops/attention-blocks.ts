@@ -1,6 +1,6 @@
 /** @file Attention in static causal blocks: what the forward and the backward decomposition share. */
 import type { Node } from "../ir/node.ts";
-import type { DType } from "../tensor/dtype.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { add } from "./add.ts";
 import { constant, literal } from "./leaf.ts";
 import { equal } from "./equal.ts";
@@ -90,40 +90,56 @@ export function blockWeights(
   block: Block,
   attrs: AttentionAttrs,
 ): { weights: Node; capped: Node | undefined } {
-  const { q, k, segmentsQ, segmentsK } = inputs;
-  const [B, T, H] = q.shape as [number, number, number];
-  const [, S, keyHeads] = k.shape as [number, number, number];
+  const { q, k } = inputs;
+  const [B, , H] = q.shape as [number, number, number];
+  const keyHeads = k.shape[2]!;
   const rows = rowsOf(groupHeads(q, keyHeads), block);
   const raw = matmul(rows, keysOf(groupHeads(k, keyHeads), block), { transB: true });
   let scores = mul(raw, constant(attrs.scale));
   const capped = attrs.softcap > 0 ? tanh(mul(scores, constant(1 / attrs.softcap))) : undefined;
   if (capped) scores = mul(capped, constant(attrs.softcap));
   const [R, K] = [block.end - block.start, block.keyEnd - block.keyStart];
-  const mask = placeMask(block, S - T, attrs, q.dtype);
-  if (mask) scores = add(reshape(scores, { shape: [B * keyHeads, H / keyHeads, R, K] }), mask);
-  if (segmentsQ && segmentsK) {
-    const from = reshape(slice(segmentsQ, { axis: 1, start: block.start, end: block.end }), {
-      shape: [B, 1, R, 1],
-    });
-    const to = reshape(slice(segmentsK, { axis: 1, start: block.keyStart, end: block.keyEnd }), {
-      shape: [B, 1, 1, K],
-    });
-    const hidden = select(equal(from, to), constant(0), constant(HIDDEN));
-    scores = add(reshape(scores, { shape: [B, H, R, K] }), hidden);
+  const mask = maskOf(inputs, block, attrs);
+  if (mask) {
+    const shape = mask.shape.length === 2 ? [B * keyHeads, H / keyHeads, R, K] : [B, H, R, K];
+    scores = add(reshape(scores, { shape }), mask);
   }
   return { weights: softmax(reshape(scores, { shape: raw.shape })), capped };
 }
 
-/** What is added to scores of hidden keys, (rows, keys), or undefined when every row sees every key. */
-function placeMask(
+/** What is added to scores: (rows, keys) by place, (B, 1, rows, keys) with segments, or undefined for nothing. */
+function maskOf(
+  { q, k, segmentsQ, segmentsK }: AttentionInputs,
   block: Block,
+  attrs: AttentionAttrs,
+): Node | undefined {
+  const [B, T] = q.shape as [number, number];
+  const hidden = placeMask(block, k.shape[1]! - T, attrs);
+  const place = hidden && literal({ ...hidden, dtype: q.dtype === "f64" ? "f64" : "f32" });
+  if (!segmentsQ || !segmentsK) return place;
+  const { start, end, keyStart, keyEnd } = block;
+  const from = slice(segmentsQ, { axis: 1, start, end });
+  const to = slice(segmentsK, { axis: 1, start: keyStart, end: keyEnd });
+  const isSame = equal(
+    reshape(from, { shape: [B, 1, end - start, 1] }),
+    reshape(to, { shape: [B, 1, 1, keyEnd - keyStart] }),
+  );
+  return select(isSame, place ?? constant(0), constant(HIDDEN));
+}
+
+/** Masks by what they depend on: layers share them, and equal tensors need not be compared. */
+const placeMasks = new Map<string, Tensor | undefined>();
+
+/** `HIDDEN` where a key is not visible by its place, (rows, keys), or undefined when every row sees every key. */
+function placeMask(
+  { start, end, keyStart, keyEnd }: Block,
   offset: number,
   { causal, window }: AttentionAttrs,
-  dtype: DType,
-): Node | undefined {
-  const { start, end, keyStart, keyEnd } = block;
+): Tensor | undefined {
   if (!causal && window === 0) return undefined;
   const [R, K] = [end - start, keyEnd - keyStart];
+  const key = [R, K, start + offset - keyStart, causal, window].join();
+  if (placeMasks.has(key)) return placeMasks.get(key);
   const data = new Float32Array(R * K);
   for (let r = 0; r < R; r++)
     for (let s = 0; s < K; s++) {
@@ -131,6 +147,8 @@ function placeMask(
       const isFar = window > 0 && Math.abs(distance) >= window;
       if (isFar || (causal && distance < 0)) data[r * K + s] = HIDDEN;
     }
-  if (data.every((value) => value === 0)) return undefined;
-  return literal({ dtype: dtype === "f64" ? "f64" : "f32", shape: [R, K], data });
+  const mask = data.every((value) => value === 0) ? undefined : tensor("f32", [R, K], data);
+  if (placeMasks.size >= 64) placeMasks.clear();
+  placeMasks.set(key, mask);
+  return mask;
 }

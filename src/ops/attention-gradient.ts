@@ -49,7 +49,9 @@ export const attentionGradient: Op<
       const dRows = rowsOf(dOut, block);
       if (wrt === "v") return { block, part: matmul(weights, dRows, { transA: true }) };
       const dWeights = matmul(dRows, keysOf(values, block), { transB: true });
-      const along = reduceSum(mul(dWeights, weights), { axes: [2], keepDims: true });
+      // rowsum(dP ∘ P) = rowsum(dY ∘ P·V), which is narrower; the forward pass has P·V
+      const attended = matmul(weights, keysOf(values, block));
+      const along = reduceSum(mul(dRows, attended), { axes: [2], keepDims: true });
       const plain = mul(weights, sub(dWeights, along));
       const dScores = capped ? mul(plain, sub(constant(1), mul(capped, capped))) : plain;
       const product =

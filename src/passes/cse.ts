@@ -3,25 +3,28 @@ import { rewrite } from "../ir/rewrite.ts";
 
 /**
  * Common subexpression elimination: nodes of the same op, inputs and attributes become one. A recomputed node is
- * never merged with the value that it computes again.
+ * never merged with the value that it computes again, only with what the backward pass does to the same values.
  */
 export function cse(roots: readonly Node[]): Node[] {
   const ids = new Map<Node, number>();
   const first = new Map<string, Node[]>();
+  const again = new Set<Node>();
   return rewrite(roots, (node) => {
-    const key = keyOf(node, ids);
+    const readsAgain = node.inputs.some((input) => again.has(input));
+    const key = keyOf(node, ids, readsAgain ? undefined : node.phase);
     const alike = first.get(key) ?? [];
     const known = alike.find((other) => sameValue(other, node));
     if (known) return known;
     first.set(key, [...alike, node]);
     ids.set(node, ids.size);
+    if (readsAgain || node.phase) again.add(node);
     return node;
   });
 }
 
-function keyOf(node: Node, ids: ReadonlyMap<Node, number>): string {
+function keyOf(node: Node, ids: ReadonlyMap<Node, number>, phase: Node["phase"]): string {
   const inputs = node.inputs.map((input) => ids.get(input)!);
-  const { op, phase, name, dtype, shape, attrs } = node;
+  const { op, name, dtype, shape, attrs } = node;
   const values = JSON.stringify(attrs, writable);
   return [op.name, phase ?? "", name ?? "", dtype, shape, values, inputs].join("|");
 }

@@ -9,13 +9,17 @@ import { mul } from "../ops/mul.ts";
 import { scaledMatmul } from "../ops/scaled-matmul.ts";
 import { sameShape } from "../tensor/shape.ts";
 
-/** alpha · a·b, either matrix read transposed. */
-interface Product {
-  readonly a: Node;
-  readonly b: Node;
-  readonly alpha: number;
+interface Scaling {
+  /** Absent on `matmul`, whose factor is 1. */
+  readonly alpha?: number;
   readonly transA: boolean;
   readonly transB: boolean;
+}
+
+/** alpha · a·b, either matrix read transposed. */
+interface Product extends Required<Scaling> {
+  readonly a: Node;
+  readonly b: Node;
 }
 
 /**
@@ -82,7 +86,7 @@ function addInto(from: Node, into: Node, absorbable: ReadonlySet<Node>): Node {
   let sum = start ? add(from, start) : from;
   for (const link of chain.reverse()) {
     const [a, b] = link.inputs as [Node, Node];
-    const { alpha = 1, transA, transB } = link.attrs as unknown as Omit<Product, "a" | "b">;
+    const { alpha = 1, transA, transB } = link.attrs as unknown as Scaling;
     sum = gemm(a, b, sum, { alpha, transA, transB });
   }
   return sum;
@@ -95,7 +99,7 @@ function isSum(node: Node): boolean {
 function productOf({ op, inputs, attrs }: Node): Product | undefined {
   if (op !== matmul.rules && op !== scaledMatmul.rules) return undefined;
   const [a, b] = inputs as [Node, Node];
-  const { alpha = 1, transA, transB } = attrs as unknown as Omit<Product, "a" | "b">;
+  const { alpha = 1, transA, transB } = attrs as unknown as Scaling;
   return { a, b, alpha, transA, transB };
 }
 
