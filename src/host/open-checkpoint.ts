@@ -3,8 +3,8 @@ import type { WeightSource } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
 import type { HfConfig } from "../models/config.ts";
 import { tokenizerFromGguf } from "../formats/gguf/tokenizer.ts";
+import { openWeights } from "./checkpoint.ts";
 import { openGguf } from "./checkpoint-gguf.ts";
-import { openSafetensors, openShardedSafetensors } from "./checkpoint-weights.ts";
 import { isFile, readText } from "./files.ts";
 
 /** A model on disk: its configuration, weights (not read yet) and the files that make its tokenizer. */
@@ -23,9 +23,8 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a folder in Hugging Face layout: config.json and one safetensors file or several with an index.
- * @throws LorikeetError `file-not-found` when config.json or all weight files are absent, `malformed-json`, and what
- * `openSafetensors` throws
+ * Opens a folder in Hugging Face layout: config.json and safetensors (or PyTorch) files, one or several with an index.
+ * @throws LorikeetError `file-not-found` when config.json is absent, `malformed-json`, and what `openWeights` throws
  */
 export async function openFolder(folder: string): Promise<Checkpoint> {
   const config = await readJson(join(folder, "config.json"));
@@ -65,12 +64,6 @@ export async function openGgufModel(path: string): Promise<Checkpoint> {
     generationConfig: files.generationConfig,
     chatTemplate: typeof template === "string" ? template : undefined,
   };
-}
-
-async function openWeights(folder: string): Promise<WeightSource> {
-  const index = join(folder, "model.safetensors.index.json");
-  if (await isFile(index)) return openShardedSafetensors(index);
-  return openSafetensors(join(folder, "model.safetensors"));
 }
 
 async function chatTemplateOf(
