@@ -7,6 +7,10 @@ import { boundary } from "./boundary.ts";
 import { broadcastTo } from "./broadcast-to.ts";
 import { cast } from "./cast.ts";
 import { concat } from "./concat.ts";
+import { conv1d } from "./conv1d.ts";
+import { conv2d } from "./conv2d.ts";
+import { convTranspose2d } from "./conv-transpose2d.ts";
+import { correlate2d } from "./correlate2d.ts";
 import { cos } from "./cos.ts";
 import { crossEntropy } from "./cross-entropy.ts";
 import { div } from "./div.ts";
@@ -62,6 +66,10 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   broadcastTo,
   cast,
   concat,
+  conv1d,
+  conv2d,
+  convTranspose2d,
+  correlate2d,
   cos,
   crossEntropy,
   div,
