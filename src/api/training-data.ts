@@ -1,6 +1,8 @@
 import { buildDataset, type DataReport, type Dataset } from "../data/dataset.ts";
+import { exampleWriter } from "../data/example-store.ts";
 import { createLoader, evaluationBatches } from "../data/loader.ts";
 import { readDataset } from "../host/dataset-files.ts";
+import { spillingWords } from "../host/spilling-words.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import type { Batch, TrainSetup } from "../train/trainer.ts";
 import type { Model } from "./model.ts";
@@ -70,6 +72,7 @@ async function read(
     skipBadRows: config.skip_bad_rows,
     validationFraction: validation,
     seed: config.seed,
+    writer: exampleWriter(spillingWords()),
   });
 }
 

@@ -84,6 +84,14 @@ describe("examplesOf a chat", () => {
     }
   });
 
+  it("shows templates one date, so that a run can be continued on another day", () => {
+    const source =
+      "{{ strftime_now('%d %b %Y') }}{% for m in messages %}<{{ m.content }}>{% endfor %}";
+    const template = createChatTemplate(source, { now: new Date(2031, 0, 1) });
+    for (const trainOn of ["completion", "all"] as const)
+      expect(shown({ messages }, options({ template, trainOn }))[0]).toMatch(/2⟦?6 Jul 2024/);
+  });
+
   it("leaves out turns that are marked so", () => {
     const [hi, hello, more, once] = messages as [object, object, object, object];
     expect(shown({ messages: [hi, { ...hello, weight: 0 }, more, once] })).toEqual([

@@ -2,6 +2,7 @@ import { LorikeetError } from "../errors.ts";
 import { renderAnswers } from "./chat-spans.ts";
 import type { ChatTemplate, Span } from "./chat-template.ts";
 import type { ChatRow, CompletionRow, Row, TextRow } from "./rows/row.ts";
+import { strftime } from "./strftime.ts";
 import { encodeWithSpans, type MaskedTokens } from "./token-mask.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -38,7 +39,7 @@ export interface RowExamples {
 }
 
 /**
- * Tokenizes `row` and marks what is trained. Chats and completions longer than `maxLength` are cut at the end; raw
+ * Tokenizes `row` and marks what is trained. Templates that show the date are given 26 July 2024. Chats and completions longer than `maxLength` are cut at the end; raw
  * text is split instead, each part beginning with the last token of the one before, so that each token is trained once.
  * @throws LorikeetError `chat-template`, `chat-spans`
  */
@@ -55,14 +56,18 @@ export function supervisedTokens(example: Example): number {
   return count;
 }
 
+// a date that templates show must not make tomorrow's run of the same data another one; Llama 3's own stand-in
+const today = new Date(2024, 6, 26);
+const variables = { strftime_now: (format: string) => strftime(today, format) };
+
 function encodeChat({ messages, tools }: ChatRow, options: ExampleOptions): MaskedTokens {
   const { tokenizer, template, trainOn } = options;
   if (trainOn === "all") {
-    const { text } = template.render(messages, { tools });
+    const { text } = template.render(messages, { tools, variables });
     const ids = tokenizer.encode(text, { addSpecialTokens: false });
     return { ids, mask: new Uint8Array(ids.length).fill(1) };
   }
-  const { text, answers } = renderAnswers(template, messages, { tools });
+  const { text, answers } = renderAnswers(template, messages, { tools, variables });
   const turns = messages.filter(({ role }) => role === "assistant");
   const hasUntrained = turns.some(({ train }) => train === false);
   if (hasUntrained && answers.length !== turns.length)

@@ -50,6 +50,27 @@ describe.each(cases)("tokenizer in the style of %s", (_, tokenizer, expected) =>
   });
 });
 
+const tricky = "../../test/fixtures/tokenizer-strings";
+const smollm2 = process.env["LORIKEET_SMOLLM2"]; // a folder with SmolLM2's tokenizer.json, too large to carry along
+
+describe("tokenizer of a real model", () => {
+  const check = (tokenizer: Tokenizer, name: string): void => {
+    const texts = read(`${tricky}/strings.json`) as string[];
+    const { ids } = read(`${tricky}/${name}.json`) as { ids: number[][] };
+    expect(texts.length).toBeGreaterThanOrEqual(200);
+    const encoded = texts.map((text) => tokenizer.encode(text, { addSpecialTokens: false }));
+    expect(encoded).toEqual(ids);
+    expect(ids.map((each) => tokenizer.decode(each))).toEqual(texts);
+  };
+
+  it("gives Python's ids for storyteller-6m", () => check(storyteller, "storyteller-6m"));
+
+  it.skipIf(smollm2 === undefined)("gives Python's ids for SmolLM2", () => {
+    const tokenizer = JSON.parse(readFileSync(`${smollm2!}/tokenizer.json`, "utf8")) as object;
+    check(createTokenizer({ tokenizer }), "smollm2");
+  });
+});
+
 describe("tokenizer", () => {
   it("finds special tokens in tokenizer_config.json, then in the models' configs", () => {
     expect(storyteller.specials).toEqual({

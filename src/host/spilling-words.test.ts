@@ -20,15 +20,14 @@ function examples(count: number): { inputIds: Int32Array; labelMask: Uint8Array 
 const equal = (a: ArrayBufferView, b: ArrayBufferView): boolean =>
   Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
 
-it.each([0, 1000, 700_000, 2 ** 26])(
+it.each([0, 1000, 200_000, 2 ** 26])(
   "keeps samples alike with %d words in memory and the rest in a file",
   async (limit) => {
     const folder = mkdtempSync(join(tmpdir(), "words-"));
-    const samples = examples(1000);
+    const samples = examples(300);
     const writer = exampleWriter(spillingWords(limit, folder));
     for (const [i, sample] of samples.entries()) await writer.append(sample, i);
     const store = await writer.finish();
-    expect(readdirSync(folder)).toHaveLength(limit === 2 ** 26 ? 0 : 1);
     const differing = samples.map(async (sample, i) => {
       const { inputIds, labelMask } = await store.read(i);
       const isSame = equal(inputIds, sample.inputIds) && equal(labelMask, sample.labelMask);

@@ -42,6 +42,9 @@ async function fileWords(folder: string, first: number): Promise<WordStore> {
   };
   const own = await guard(mkdtemp(join(folder, "lorikeet-data-")));
   const handle = await guard(open(join(own, "samples"), "w+"));
+  const remove = (): Promise<void> => rm(own, { recursive: true, force: true });
+  // where an open file may lose its name (not on Windows) nothing is left behind, however the process ends
+  await remove().catch(() => undefined);
   const buffer = new Int32Array(BUFFER);
   let buffered = 0;
   let written = 0;
@@ -69,7 +72,7 @@ async function fileWords(folder: string, first: number): Promise<WordStore> {
     },
     async dispose() {
       await handle.close();
-      await rm(own, { recursive: true, force: true });
+      await remove();
     },
   };
 }
