@@ -2,10 +2,12 @@ import { basename, join } from "node:path";
 import type { WeightSource } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
 import type { HfConfig } from "../models/config.ts";
+import { currentWeightName } from "../models/weight-names.ts";
 import { tokenizerFromGguf } from "../formats/gguf/tokenizer.ts";
 import { openWeights } from "./checkpoint.ts";
 import { openGguf } from "./checkpoint-gguf.ts";
 import { isFile, readText } from "./files.ts";
+import { renamedWeights } from "./renamed-weights.ts";
 
 /** A model on disk: its configuration, weights (not read yet) and the files that make its tokenizer. */
 export interface Checkpoint {
@@ -41,7 +43,9 @@ export async function openFolder(folder: string): Promise<Checkpoint> {
     name: basename(folder),
     path: folder,
     config,
-    weights: await openWeights(folder),
+    weights: renamedWeights(await openWeights(folder), (stored) =>
+      currentWeightName(String(config["model_type"]), stored),
+    ),
     tokenizer: await readJson(join(folder, "tokenizer.json")),
     tokenizerConfig,
     generationConfig: await readJson(join(folder, "generation_config.json")),
