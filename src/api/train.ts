@@ -17,6 +17,7 @@ import { learningRateSchedule } from "../train/schedule.ts";
 import { programCache, trainLoop, type TrainSetup } from "../train/trainer.ts";
 import type { Model } from "./model.ts";
 import { openEngine } from "./open-engine.ts";
+import { compareAnswers, openRecord, reportOf } from "./record.ts";
 import { openRunStore, type RunStore } from "./run-store.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
 import { openTrainingData, type TrainingData } from "./training-data.ts";
@@ -25,6 +26,8 @@ import { openTrainingData, type TrainingData } from "./training-data.ts";
 export interface TrainRun extends AsyncIterable<TrainEvent> {
   /** The trained adapter (the best one, where that is asked for). Runs to the end first if nobody has iterated. */
   adapter(): Promise<Adapter>;
+  /** `model` with the trained adapter. */
+  model(): Promise<Model>;
 }
 
 /**
@@ -40,12 +43,14 @@ export function train(model: Model, options: TrainOptions): TrainRun {
 export function startRun(model: Model, run: ResolvedRun): TrainRun {
   let result: Adapter | undefined;
   const events = runEvents(model, run, (adapter) => (result = adapter));
+  const adapter = async (): Promise<Adapter> => {
+    if (!result) for await (const event of events) void event;
+    return result!;
+  };
   return {
     [Symbol.asyncIterator]: () => events,
-    async adapter() {
-      if (!result) for await (const event of events) void event;
-      return result!;
-    },
+    adapter,
+    model: async () => model.withAdapter(await adapter()),
   };
 }
 
@@ -54,8 +59,35 @@ async function* runEvents(
   run: ResolvedRun,
   finish: (adapter: Adapter) => void,
 ): AsyncGenerator<TrainEvent, void, undefined> {
-  const { config, lora } = run;
   const store = await openRunStore(run);
+  const record = await openRecord(run, store.resumed?.state.step);
+  let trained: Adapter | undefined;
+  const keep = (adapter: Adapter): void => finish((trained = adapter));
+  try {
+    for await (const event of trainingEvents(model, run, store, keep)) {
+      await record?.record(event);
+      yield event;
+    }
+    if (!trained) return;
+    const answers = await compareAnswers(
+      model,
+      model.withAdapter(trained),
+      run.config.sample_prompts,
+    );
+    for (const answer of answers) yield { type: "sample", ...answer };
+    if (run.config.report) await record?.report(reportOf(model, trained, answers));
+  } finally {
+    await record?.close();
+  }
+}
+
+async function* trainingEvents(
+  model: Model,
+  run: ResolvedRun,
+  store: RunStore,
+  finish: (adapter: Adapter) => void,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const { config, lora } = run;
   const data = await openTrainingData(model, config);
   for (const warning of data.warnings) yield { type: "warning", ...warning };
   const plan = planOf(model, run);
@@ -68,15 +100,8 @@ async function* runEvents(
     await setParameters(engine, plan, { model, run, store });
     const evaluator =
       data.evaluation && programCache(engine, (shape) => evaluationGraph(plan, shape));
-    const setup = setupOf({
-      engine,
-      plan,
-      run,
-      data,
-      store,
-      evaluate: evaluator && evaluation(evaluator, data),
-    });
-    yield* trainLoop(setup);
+    const evaluate = evaluator && evaluation(evaluator, data);
+    yield* trainLoop(setupOf({ engine, plan, run, data, store, evaluate }));
     await evaluator?.dispose();
     finish(await store.finish(() => adapterOf(engine, plan, lora)));
   } finally {

@@ -16,6 +16,26 @@ export interface CommandEntry {
 /** All commands, in the order of `lorikeet --help`. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "train",
+    summary: "fine-tune a model with LoRA on your data",
+    load: () => import("./train.ts"),
+  },
+  {
+    name: "generate",
+    summary: "continue a text or answer a question, with or without an adapter",
+    load: () => import("./generate.ts"),
+  },
+  {
+    name: "chat",
+    summary: "talk with a model in the terminal",
+    load: () => import("./chat.ts"),
+  },
+  {
+    name: "demo",
+    summary: "see LoRA work: a minute of training, answers before and after",
+    load: () => import("./demo.ts"),
+  },
+  {
     name: "doctor",
     summary: "check this machine: what was found, and what to do about what is missing",
     load: () => import("./doctor.ts"),

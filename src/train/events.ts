@@ -31,12 +31,12 @@ export interface EvalEvent {
   readonly best: boolean;
 }
 
-/** What the model answers to a fixed prompt. */
+/** What the base and the adapted model say to one prompt, after training. */
 export interface SampleEvent {
   readonly type: "sample";
-  readonly step: number;
   readonly prompt: string;
-  readonly text: string;
+  readonly base: string;
+  readonly adapted: string;
 }
 
 /** A saved state that a run can resume from. */

@@ -1,0 +1,62 @@
+import { type Command, InvalidArgumentError } from "commander";
+import type { GenerateOptions } from "../api/generate.ts";
+import { loadModel } from "../api/load-model.ts";
+import type { Model } from "../api/model.ts";
+import { loadAdapterFolder } from "../host/adapter-files.ts";
+
+/** Options of commands that generate text, as commander parses them. */
+export interface GenerationFlags {
+  readonly model: string;
+  readonly adapter?: string;
+  readonly device: string;
+  readonly threads?: number;
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  readonly stop: readonly string[];
+  readonly seed: number;
+}
+
+/** Adds the options that `generate` and `chat` share. */
+export function addGenerationOptions(command: Command): Command {
+  return command
+    .option("-m, --model <ref>", "hub id, folder, .gguf file or storyteller-6m", "storyteller-6m")
+    .option("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
+    .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
+    .option("--threads <n>", "CPU threads; default: one for each physical core", number)
+    .option("--max-new-tokens <n>", "tokens to generate at most", number, 256)
+    .option("--temperature <t>", "0: always the likeliest token", number, 0)
+    .option("--top-k <k>", "only the k likeliest tokens; 0: all", number, 0)
+    .option("--top-p <p>", "only the likeliest tokens that add up to p", number, 1)
+    .option("--min-p <p>", "only tokens at least this share as likely as the likeliest", number, 0)
+    .option("--repetition-penalty <x>", "above 1: repeat less", number, 1)
+    .option("--stop <text>", "end at this text; may be given several times", collect, [])
+    .option("--seed <n>", "start of the random choices", number, 0);
+}
+
+/** The model, with its adapter, that `flags` name. */
+export async function openModel(flags: GenerationFlags): Promise<Model> {
+  const { model, device, threads, adapter } = flags;
+  const base = await loadModel(model, { device, ...(threads !== undefined && { threads }) });
+  return adapter === undefined ? base : base.withAdapter(await loadAdapterFolder(adapter));
+}
+
+/** `flags` as options of `generate`. */
+export function generateOptions(flags: GenerationFlags): GenerateOptions {
+  const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed } = flags;
+  return { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed };
+}
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value))
+    throw new InvalidArgumentError("Expected a number.");
+  return value;
+}
+
+function collect(text: string, before: readonly string[]): string[] {
+  return [...before, text];
+}

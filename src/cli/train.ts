@@ -1,0 +1,96 @@
+import type { Command } from "commander";
+import pc from "picocolors";
+import { loadModel } from "../api/load-model.ts";
+import { startRun } from "../api/train.ts";
+import { loraOfConfig } from "../host/train-config-lora.ts";
+import type { TrainConfig } from "../host/train-config.ts";
+import { trainFlags } from "../host/train-config-docs.ts";
+import { type RawConfig, readFlag, readTrainConfig } from "../host/train-config-read.ts";
+import type { TrainEvent } from "../train/events.ts";
+import { type CliContext, EXIT_CODES } from "./context.ts";
+import { withInterrupt } from "./interrupt.ts";
+import { showProgress } from "./progress.ts";
+
+const EXAMPLES = `
+Examples:
+  lorikeet train --data chats.jsonl
+  lorikeet train --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --r 16 --num-train-epochs 3
+  lorikeet train config.yaml --learning-rate 1e-4
+  lorikeet train config.yaml --resume`;
+
+/** `lorikeet train`: fine-tunes a model with LoRA, from a YAML file or flags. */
+export function register(command: Command, context: CliContext): void {
+  command.argument("[config]", "YAML or JSON file of settings (docs/config.md); flags win over it");
+  for (const { flags, description, group, isSwitch } of trainFlags()) {
+    command.optionsGroup(`${group}:`).option(flags, description);
+    if (isSwitch) command.option(flags.replace(/^--/, "--no-"), "");
+  }
+  command
+    .option("--json", "print every event as a line of JSON")
+    .addHelpText("after", EXAMPLES)
+    .action(async (file: string | undefined, given: Record<string, unknown>) => {
+      const config = await readTrainConfig({ file, flags: flagsOf(command, given) });
+      await runTraining(config, context, { json: given["json"] === true });
+    });
+}
+
+/** Trains as `config` says and shows what happens; the exit status says whether it was interrupted. */
+export async function runTraining(
+  config: TrainConfig,
+  context: CliContext,
+  { json = false }: { json?: boolean } = {},
+): Promise<TrainEvent[]> {
+  const events: TrainEvent[] = [];
+  const progress = showProgress(context.err);
+  await withInterrupt(async (signal) => {
+    const model = await loadModel(config.model);
+    const run = { config, lora: loraOfConfig(config), outputDir: config.output_dir, signal };
+    try {
+      for await (const event of startRun(model, run)) {
+        events.push(event);
+        if (json) context.out.write(`${JSON.stringify(event)}\n`);
+        else progress.show(event);
+      }
+    } finally {
+      progress.stop();
+      await model.dispose();
+    }
+  });
+  const end = events.find((event) => event.type === "end");
+  if (end?.reason === "interrupted") context.exitCode = EXIT_CODES.interrupted;
+  if (!json) context.out.write(summary(config, events));
+  return events;
+}
+
+/** The flags that were given, as settings. */
+function flagsOf(command: Command, given: Record<string, unknown>): RawConfig {
+  const settings: Record<string, unknown> = {};
+  for (const { key } of trainFlags()) {
+    const name = key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+    if (command.getOptionValueSource(name) !== "cli") continue;
+    const value = given[name];
+    settings[key] = typeof value === "string" ? readFlag(key, value) : value;
+  }
+  return settings;
+}
+
+function summary(config: TrainConfig, events: readonly TrainEvent[]): string {
+  const answers = events.flatMap((event) =>
+    event.type === "sample"
+      ? [
+          `${pc.bold(`> ${event.prompt}`)}\n  ${pc.dim("base   ")}  ${oneLine(event.base)}\n  ${pc.green("adapted")}  ${oneLine(event.adapted)}\n`,
+        ]
+      : [],
+  );
+  const end = events.find((event) => event.type === "end");
+  if (!end) return "";
+  const where = `adapter: ${config.output_dir}/adapter_model.safetensors\n`;
+  const report = config.report ? `report:  ${config.output_dir}/report.html\n` : "";
+  const resume = end.reason === "interrupted" ? "Interrupted; continue with --resume.\n" : "";
+  return `\n${answers.join("\n")}\n${where}${report}${resume}`;
+}
+
+function oneLine(text: string): string {
+  const line = text.replaceAll(/\s+/g, " ").trim();
+  return line.length > 160 ? `${line.slice(0, 159)}…` : line;
+}
