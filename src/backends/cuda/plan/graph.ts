@@ -74,6 +74,8 @@ function hasKernel(node: Node, precision: Precision): boolean {
   if (node.op === attention.rules || node.op === attentionGradient.rules) {
     const [q, , v] = node.inputs as [Node, Node, Node];
     const D = q.shape[3]!;
+    // the kernels' windows look back alone; windows to both sides (ModernBERT) go by parts
+    if (node.attrs["causal"] === false && node.attrs["window"] !== 0) return false;
     return precision !== "f32" && node.attrs["softcap"] === 0 && v.shape[3] === D && isFlashSupported(D);
   }
   if (node.op === rope.rules) return node.inputs[0]!.shape[2]! % 2 === 0;
