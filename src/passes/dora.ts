@@ -9,44 +9,43 @@ import { sqrt } from "../ops/sqrt.ts";
 import { stopGradient } from "../ops/stop-gradient.ts";
 import { sub } from "../ops/sub.ts";
 
-/** The nodes of one adapted linear layer that DoRA puts together. */
+/** The nodes of one adapted layer that DoRA puts together. */
 export interface DoraLayer {
-  /** y = x·Wᵀ. */
+  /** y, the layer without its bias. */
   readonly node: Node;
   /** The same product on the adapter's (possibly dropped) input. */
   readonly base: Node;
-  /** scale · x·Aᵀ·Bᵀ. */
+  /** scale · B·A·x. */
   readonly delta: Node;
+  /** m and the norm of the adapted weight, for each output feature; they broadcast to y. */
+  readonly magnitude: Node;
+  readonly norm: Node;
+}
+
+/**
+ * Weight-decomposed adaptation: m / ‖W + scale·B·A‖ · (W + scale·B·A)·x, norms per output feature and constant in
+ * the backward pass. https://arxiv.org/abs/2402.09353 §4.3
+ */
+export function doraLayer({ node, base, delta, magnitude, norm }: DoraLayer): Node {
+  const factor = div(magnitude, stopGradient(norm));
+  if (base === node) return mul(add(node, delta), factor);
+  return add(node, add(mul(base, sub(factor, constant(1))), mul(delta, factor)));
+}
+
+/** The matrices of an adapted weight: W (out, in), or (in, out) with `fanInFanOut`; A (r, in), B (out, r). */
+export interface AdaptedWeight {
   readonly weight: Node;
   readonly fanInFanOut: boolean;
   readonly a: Node;
   readonly b: Node;
-  /** m, (out). */
-  readonly magnitude: Node;
   readonly scale: number;
-}
-
-/**
- * Weight-decomposed adaptation: m / ‖W + scale·B·A‖ · (x·Wᵀ + scale · x·Aᵀ·Bᵀ), norms per output feature and
- * constant in the backward pass. https://arxiv.org/abs/2402.09353 §4.3
- */
-export function doraLinear({ node, base, delta, magnitude, ...layer }: DoraLayer): Node {
-  const factor = div(magnitude, stopGradient(adaptedNorm(layer)));
-  if (base === node) return mul(add(node, delta), factor);
-  return add(node, add(mul(base, sub(factor, constant(1))), mul(delta, factor)));
 }
 
 /**
  * ‖W + s·B·A‖ for each output feature, (out), without forming B·A: the square is
  * ‖W‖² + 2s · rowsum(B ∘ (W·Aᵀ)) + s² · rowsum(B ∘ (B·(A·Aᵀ))).
  */
-function adaptedNorm({
-  weight,
-  fanInFanOut,
-  a,
-  b,
-  scale,
-}: Omit<DoraLayer, "node" | "base" | "delta" | "magnitude">): Node {
+export function adaptedNorm({ weight, fanInFanOut, a, b, scale }: AdaptedWeight): Node {
   const own = reduceSum(mul(weight, weight), { axes: [fanInFanOut ? 0 : 1] });
   const cross = reduceSum(mul(b, matmul(weight, a, { transA: fanInFanOut, transB: true })), {
     axes: [1],

@@ -1,25 +1,28 @@
 import type { Node } from "../ir/node.ts";
 import { rewrite } from "../ir/rewrite.ts";
 import { topological } from "../ir/graph.ts";
-import { add } from "../ops/add.ts";
-import { dropout } from "../ops/dropout.ts";
+import { conv1d } from "../ops/conv1d.ts";
+import { conv2d } from "../ops/conv2d.ts";
 import { embedding } from "../ops/embedding.ts";
-import { gatherRows } from "../ops/gather-rows.ts";
-import { constant, isFrozen, parameter } from "../ops/leaf.ts";
+import { isFrozen, parameter } from "../ops/leaf.ts";
 import { linear } from "../ops/linear.ts";
-import { mul } from "../ops/mul.ts";
-import { reshape } from "../ops/reshape.ts";
-import { transpose } from "../ops/transpose.ts";
-import { sizeOf } from "../tensor/shape.ts";
-import { doraLinear } from "./dora.ts";
+import type { Shape } from "../tensor/shape.ts";
+import { adaptConv } from "./lora-conv.ts";
+import { adaptEmbedding } from "./lora-embedding.ts";
+import { adaptLinear } from "./lora-linear.ts";
+import { adaptParameter } from "./lora-parameter.ts";
 
 /** A layer that LoRA can attach to. */
 export interface LoraCandidate {
   /** Module path as in the checkpoint: `model.layers.0.self_attn.q_proj`. */
   readonly module: string;
-  readonly kind: "linear" | "embedding";
+  readonly kind: "linear" | "embedding" | "conv1d" | "conv2d";
+  /** Features, channels, or rows of an embedding. */
   readonly inFeatures: number;
   readonly outFeatures: number;
+  /** Size of a convolution's kernel; [] for other layers. */
+  readonly kernel: Shape;
+  readonly groups: number;
   /** The weight is stored (in, out). */
   readonly fanInFanOut: boolean;
   /** Name of the frozen weight. */
@@ -33,9 +36,13 @@ export interface LoraSite {
   readonly scale: number;
   /** Probability that an element of the adapter's input is dropped in training. */
   readonly dropout: number;
+  /** Where dropout acts: on x (default) or on the adapter's result. */
+  readonly dropoutOn?: "input" | "output";
   readonly useDora: boolean;
   /** B has a bias. */
   readonly loraBias: boolean;
+  /** The bare weight matrix as stored is adapted (`target_parameters`), whatever layer it is used in. */
+  readonly isParameter?: boolean;
 }
 
 /** Options of `insertLora`. */
@@ -44,6 +51,21 @@ export interface LoraInsertion {
   readonly seed?: Node;
   /** Graph name of a tensor of the adapter of `module`: `lora_A.weight`, `lora_magnitude_vector` … */
   readonly nameOf: (module: string, part: string) => string;
+  /**
+   * Factors (batch, rank) on x·Aᵀ of each row of the batch, one rank for all modules: which columns of a bank of
+   * adapters a row uses. The tokens of a row follow each other.
+   */
+  readonly rowScales?: Node;
+}
+
+/** A layer that is about to be adapted. */
+export interface LoraTarget extends LoraInsertion {
+  readonly candidate: LoraCandidate;
+  readonly site: LoraSite;
+  /** Stream of random numbers of the layer's dropout. */
+  readonly stream: number;
+  /** The trainable tensor `part` of the layer's adapter. */
+  readonly named: (part: string, shape: Shape) => Node;
 }
 
 /** Every layer of `roots` that LoRA can attach to, in the order of execution, once each. */
@@ -58,7 +80,8 @@ export function loraCandidates(roots: readonly Node[]): LoraCandidate[] {
 
 /**
  * Replaces each layer y = x·Wᵀ that has a site by y + scale · (dropout(x)·Aᵀ)·Bᵀ with trainable A (r, in) and
- * B (out, r); embeddings likewise with A (r, V) and B (C, r). https://arxiv.org/abs/2106.09685
+ * B (out, r); embeddings likewise with A (r, V) and B (C, r), convolutions with A (r, in, k…) and B (out, r, 1…).
+ * https://arxiv.org/abs/2106.09685
  */
 export function insertLora(
   roots: readonly Node[],
@@ -70,62 +93,38 @@ export function insertLora(
     const candidate = candidateAt(node);
     const site = candidate && sites.get(candidate.module);
     if (!site) return undefined;
-    const stream = streams.get(site.module)!;
-    return candidate.kind === "embedding"
-      ? adaptEmbedding(node, site, insertion)
-      : adaptLinear(node, candidate, site, { ...insertion, stream });
+    const named = (part: string, shape: Shape): Node =>
+      parameter(insertion.nameOf(site.module, part), shape, { trainable: true });
+    const target = { ...insertion, candidate, site, named, stream: streams.get(site.module)! };
+    if (site.isParameter) return adaptParameter(node, target);
+    if (candidate.kind === "embedding") return adaptEmbedding(node, target);
+    return candidate.kind === "linear" ? adaptLinear(node, target) : adaptConv(node, target);
   });
 }
 
+const kinds = new Map([
+  [linear.rules, "linear"],
+  [embedding.rules, "embedding"],
+  [conv1d.rules, "conv1d"],
+  [conv2d.rules, "conv2d"],
+] as const);
+
 function candidateAt(node: Node): LoraCandidate | undefined {
-  const isEmbedding = node.op === embedding.rules;
-  if (node.op !== linear.rules && !isEmbedding) return undefined;
-  const weight = node.inputs[1]!;
-  if (!isFrozen(weight)) return undefined;
-  const [rows, columns] = weight.shape as [number, number];
+  const kind = kinds.get(node.op);
+  const weight = node.inputs[1];
+  if (!kind || !weight || !isFrozen(weight)) return undefined;
+  const [rows, columns, ...kernel] = weight.shape as [number, number, ...number[]];
   const fanInFanOut = node.attrs["fanInFanOut"] === true;
-  const isTransposed = fanInFanOut || isEmbedding;
+  const isTransposed = fanInFanOut || kind === "embedding";
+  const groups = Number(node.attrs["groups"] ?? 1);
   return {
     module: String(node.attrs["module"] ?? "") || weight.name!.replace(/\.weight$/, ""),
-    kind: isEmbedding ? "embedding" : "linear",
-    inFeatures: isTransposed ? rows : columns,
+    kind,
+    inFeatures: isTransposed ? rows : columns * groups,
     outFeatures: isTransposed ? columns : rows,
+    kernel,
+    groups,
     fanInFanOut,
     weight: weight.name!,
   };
-}
-
-function adaptLinear(
-  node: Node,
-  { inFeatures, outFeatures, fanInFanOut }: LoraCandidate,
-  site: LoraSite,
-  { seed, nameOf, stream }: LoraInsertion & { stream: number },
-): Node {
-  const [x, weight] = node.inputs as [Node, Node];
-  const named = (part: string, shape: number[]): Node =>
-    parameter(nameOf(site.module, part), shape, { trainable: true });
-  const a = named("lora_A.weight", [site.rank, inFeatures]);
-  const b = named("lora_B.weight", [outFeatures, site.rank]);
-  const isDropping = seed !== undefined && site.dropout > 0;
-  const input = isDropping ? dropout(x, seed, { p: site.dropout, stream }) : x;
-  const up = linear(linear(input, a), b);
-  const delta = mul(
-    site.loraBias ? add(up, named("lora_B.bias", [outFeatures])) : up,
-    constant(site.scale),
-  );
-  if (!site.useDora) return add(node, delta);
-  const magnitude = named("lora_magnitude_vector", [outFeatures]);
-  // with dropout the base product must see the dropped input too, as in PEFT
-  const base = isDropping ? linear(input, weight, { fanInFanOut }) : node;
-  return doraLinear({ node, base, delta, weight, fanInFanOut, a, b, magnitude, scale: site.scale });
-}
-
-function adaptEmbedding(node: Node, site: LoraSite, { nameOf }: LoraInsertion): Node {
-  const [ids, weight] = node.inputs as [Node, Node];
-  const [V, C] = weight.shape as [number, number];
-  const a = parameter(nameOf(site.module, "lora_embedding_A"), [site.rank, V], { trainable: true });
-  const b = parameter(nameOf(site.module, "lora_embedding_B"), [C, site.rank], { trainable: true });
-  const flat = reshape(ids, { shape: [sizeOf(ids.shape)] });
-  const rows = linear(gatherRows(transpose(a, { perm: [1, 0] }), flat), b);
-  return add(node, reshape(mul(rows, constant(site.scale)), { shape: node.shape }));
 }
