@@ -20,8 +20,10 @@ import { equal } from "./equal.ts";
 import { erf } from "./erf.ts";
 import { exp } from "./exp.ts";
 import { gatherRows } from "./gather-rows.ts";
+import { geglu } from "./geglu.ts";
 import { gelu } from "./gelu.ts";
 import { gemm } from "./gemm.ts";
+import { groupNorm } from "./group-norm.ts";
 import { inverseRms } from "./inverse-rms.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { less } from "./less.ts";
@@ -34,6 +36,7 @@ import { mean } from "./mean.ts";
 import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
 import { pad } from "./pad.ts";
+import { quickGelu } from "./quick-gelu.ts";
 import { randomMask } from "./random-mask.ts";
 import { reduceMax } from "./reduce-max.ts";
 import { reduceSum } from "./reduce-sum.ts";
@@ -51,11 +54,13 @@ import { sin } from "./sin.ts";
 import { slice } from "./slice.ts";
 import { softmax } from "./softmax.ts";
 import { sqrt } from "./sqrt.ts";
+import { standardize } from "./standardize.ts";
 import { stopGradient } from "./stop-gradient.ts";
 import { sub } from "./sub.ts";
 import { swiglu } from "./swiglu.ts";
 import { tanh } from "./tanh.ts";
 import { transpose } from "./transpose.ts";
+import { upsampleNearest } from "./upsample-nearest.ts";
 
 /** Every op by name. */
 export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
@@ -79,8 +84,10 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   erf,
   exp,
   gatherRows,
+  geglu,
   gelu,
   gemm,
+  groupNorm,
   inverseRms,
   layerNorm,
   less,
@@ -94,6 +101,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   mul,
   neg,
   pad,
+  quickGelu,
   randomMask,
   reduceMax,
   reduceSum,
@@ -111,11 +119,13 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   slice,
   softmax,
   sqrt,
+  standardize,
   stopGradient,
   sub,
   swiglu,
   tanh,
   transpose,
+  upsampleNearest,
 };
 
 /** Rules of every op but the leaves. */
