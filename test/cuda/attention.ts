@@ -39,37 +39,28 @@ export function checkAttention(device: Device, attention: Attention, options: Op
     });
   const segments = options.packed ? ([segmentIds(B, T, S), segmentIds(B, S, S)] as const) : undefined;
   const expected = referenceAttention(spec(options), [toFloat64(q), part(0), part(1), toFloat64(dout)], segments);
-  const [dq_, dkv_] = [q.shape, kv.shape];
+  const strides = { q: H * D, k: 2 * Hk * D, v: 2 * Hk * D, o: H * D };
+  const forward = attention.forward(strides);
+  const backward = attention.backward({ ...strides, dout: H * D, dq: H * D, dk: 2 * Hk * D, dv: 2 * Hk * D });
   const at = {
     q: upload(device, q),
     kv: upload(device, kv),
     dout: upload(device, dout),
     o: poisoned(device, dtype, q.shape),
     lse: poisoned(device, "f32", [B, H, T]),
-    dq: poisoned(device, dtype, dq_),
-    dkv: poisoned(device, dtype, dkv_),
-    scratch: poisoned(device, "u8", [attention.scratchBytes]),
+    dq: poisoned(device, dtype, q.shape),
+    dkv: poisoned(device, dtype, kv.shape),
+    scratch: poisoned(device, "u8", [Math.max(forward.scratchBytes, backward.scratchBytes)]),
     queries: segments ? upload(device, tensor("i32", [B, T], segments[0])) : 0,
     keys: segments ? upload(device, tensor("i32", [B, S], segments[1])) : 0,
   };
   const half = Hk * D * 2;
   const buffers = {
-    q: { at: at.q, ld: H * D },
-    k: { at: at.kv, ld: 2 * Hk * D },
-    v: { at: at.kv + half, ld: 2 * Hk * D },
-    o: { at: at.o, ld: H * D },
-    lse: at.lse,
+    ...{ q: at.q, k: at.kv, v: at.kv + half, o: at.o, lse: at.lse, scratch: at.scratch },
     segments: { queries: at.queries, keys: at.keys },
   };
-  attention.forward(buffers);
-  attention.backward({
-    ...buffers,
-    dout: { at: at.dout, ld: H * D },
-    dq: { at: at.dq, ld: H * D },
-    dk: { at: at.dkv, ld: 2 * Hk * D },
-    dv: { at: at.dkv + half, ld: 2 * Hk * D },
-    scratch: at.scratch,
-  });
+  forward.enqueue(buffers);
+  backward.enqueue({ ...buffers, dout: at.dout, dq: at.dq, dk: at.dkv, dv: at.dkv + half });
   const limit = LIMIT[dtype];
   const dkv = toFloat64(download(device, at.dkv, dtype, kv.shape));
   const split = (which: number): Float64Array =>

@@ -17,43 +17,57 @@ export interface AttentionSpec {
   readonly dtype: "bf16" | "f16";
 }
 
-/** A token-strided matrix on the device: address, and elements from one token to the next. */
-export interface Strided {
-  readonly at: number;
-  readonly ld: number;
-}
-
 /** Addresses of int32 segment ids of queries (B, T) and keys (B, S); 0 where there are none. */
 export interface Segments {
   readonly queries: number;
   readonly keys: number;
 }
 
+/** Token strides of the operands, in elements. */
+export interface ForwardStrides {
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly o: number;
+}
+
+export interface BackwardStrides extends ForwardStrides {
+  readonly dout: number;
+  readonly dq: number;
+  readonly dk: number;
+  readonly dv: number;
+}
+
+/** Addresses of the operands of a forward pass. */
 export interface ForwardBuffers {
-  readonly q: Strided;
-  readonly k: Strided;
-  readonly v: Strided;
-  readonly o: Strided;
+  readonly q: number;
+  readonly k: number;
+  readonly v: number;
+  readonly o: number;
   /** f32 (B, H, T): what the backward pass of the same implementation needs of the softmax. */
   readonly lse: number;
   readonly segments: Segments;
+  readonly scratch: number;
 }
 
 export interface BackwardBuffers extends ForwardBuffers {
-  readonly dout: Strided;
-  readonly dq: Strided;
-  readonly dk: Strided;
-  readonly dv: Strided;
-  /** `scratchBytes` of memory. */
-  readonly scratch: number;
+  readonly dout: number;
+  readonly dq: number;
+  readonly dk: number;
+  readonly dv: number;
+}
+
+/** Launches that need `scratchBytes` of memory. */
+export interface Launch<Buffers> {
+  readonly scratchBytes: number;
+  enqueue(buffers: Buffers): void;
 }
 
 /** Forward and backward kernels for one spec. */
 export interface Attention {
   readonly name: string;
-  readonly scratchBytes: number;
-  forward(buffers: ForwardBuffers): void;
-  backward(buffers: BackwardBuffers): void;
+  forward(strides: ForwardStrides): Launch<ForwardBuffers>;
+  backward(strides: BackwardStrides): Launch<BackwardBuffers>;
 }
 
 const modules = new Map<string, { forward: Kernel; delta: Kernel; keys: Kernel; queries: Kernel }>();
@@ -71,27 +85,30 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
   const tiles = D <= 128 ? 2 : 1;
   const { forward, delta, keys, queries } = kernelsOf(device, D, spec.dtype, tiles);
   const row = (D + 8) * 2;
-  const shape = ({ q, k, v, o }: ForwardBuffers): number[] => [
+  const shapeOf = ({ q, k, v, o }: ForwardStrides): number[] => [
     ...[B, T, S, H, Hk, Number(spec.causal), spec.window],
-    ...[q.ld, k.ld, v.ld, o.ld, spec.scale * Math.LOG2E],
+    ...[q, k, v, o, spec.scale * Math.LOG2E],
   ];
   return {
     name: "flash",
-    scratchBytes: B * H * T * 4,
-    forward(buffers) {
-      const { q, k, v, o, lse, segments } = buffers;
-      const values = [q.at, k.at, v.at, segments.queries, segments.keys, o.at, lse, ...shape(buffers)];
-      forward.launch([Math.ceil(T / (64 * tiles)), H, B], 128, values, (64 * tiles + 128) * row + 256);
-    },
-    backward(buffers) {
-      const { q, k, v, o, dout, dq, dk, dv, lse, scratch, segments } = buffers;
-      const strides = [dout.ld, dq.ld, dk.ld, dv.ld, spec.scale];
-      delta.launch([Math.ceil((B * T * H) / 4)], 128, [o.at, dout.at, scratch, ...shape(buffers), ...strides]);
-      const inputs = [q.at, k.at, v.at, segments.queries, segments.keys, lse, scratch, dout.at];
-      const shared = 4 * 64 * row + 3 * 256;
-      keys.launch([Math.ceil(S / 64), Hk, B], 128, [...inputs, dk.at, dv.at, ...shape(buffers), ...strides], shared);
-      queries.launch([Math.ceil(T / 64), H, B], 128, [...inputs, dq.at, ...shape(buffers), ...strides], shared);
-    },
+    forward: (strides) => ({
+      scratchBytes: 0,
+      enqueue({ q, k, v, o, lse, segments }) {
+        const values = [q, k, v, segments.queries, segments.keys, o, lse, ...shapeOf(strides)];
+        forward.launch([Math.ceil(T / (64 * tiles)), H, B], 128, values, (64 * tiles + 128) * row + 256);
+      },
+    }),
+    backward: (strides) => ({
+      scratchBytes: B * H * T * 4,
+      enqueue({ q, k, v, o, dout, dq, dk, dv, lse, scratch, segments }) {
+        const sizes = [...shapeOf(strides), strides.dout, strides.dq, strides.dk, strides.dv, spec.scale];
+        delta.launch([Math.ceil((B * T * H) / 4)], 128, [o, dout, scratch, ...sizes]);
+        const inputs = [q, k, v, segments.queries, segments.keys, lse, scratch, dout];
+        const shared = 4 * 64 * row + 3 * 256;
+        keys.launch([Math.ceil(S / 64), Hk, B], 128, [...inputs, dk, dv, ...sizes], shared);
+        queries.launch([Math.ceil(T / 64), H, B], 128, [...inputs, dq, ...sizes], shared);
+      },
+    }),
   };
 }
 

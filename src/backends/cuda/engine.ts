@@ -1,7 +1,7 @@
 /** @file The engine of NVIDIA GPUs: plans graphs into CUDA programs, keeps weights and trainable state on the device. */
 import type { Graph } from "../../ir/graph.ts";
 import type { Engine, WeightSource } from "../backend.ts";
-import { flashAttention } from "./attention.ts";
+import { chooseAttention } from "./attention-choice.ts";
 import { allocateDevice, type Device, openDevice } from "./device.ts";
 import { gemmPlanner } from "./gemm.ts";
 import type { Precision } from "./plan/graph.ts";
@@ -16,6 +16,8 @@ export interface CudaOptions {
   readonly index?: number;
   /** Storage of activations and frozen weights; default bf16. Adapters, their optimizer state and sums are f32. */
   readonly precision?: Precision;
+  /** Only kernels that give the same bits at every run; attention is slower. Default false. */
+  readonly deterministic?: boolean;
 }
 
 /** An engine with what can be measured about it. */
@@ -31,13 +33,13 @@ export interface CudaEngine extends Engine {
  * @throws LorikeetError `cuda-library`, `cuda-driver` or `cuda-device` when there is no usable GPU or library
  */
 export function cudaEngine(source: WeightSource, options: CudaOptions = {}): CudaEngine {
-  const { index = 0, precision = "bf16" } = options;
+  const { index = 0, precision = "bf16", deterministic = false } = options;
   const device = openDevice(index);
   const state = trainableState(device, precision);
   const weights = weightStore(device, source);
   const parts = { device, state, weights, gemms: gemmPlanner(device) };
   const arena = growingArena(device);
-  const attention: AttentionChoice = (spec) => flashAttention(device, spec);
+  const attention: AttentionChoice = (spec, isSegmented) => chooseAttention(device, spec, isSegmented, deterministic);
   return {
     name: "cuda",
     device,

@@ -8,7 +8,7 @@ import type { GemmPlanner } from "../gemm.ts";
 import type { TrainableState } from "../state.ts";
 import type { WeightStore } from "../weights.ts";
 import type { GeneratedKernel, Store } from "./fused-kernel.ts";
-import type { PlanGraph } from "./graph.ts";
+import { type PlanGraph, stripReshape } from "./graph.ts";
 import { newValue, type Storage, type Unit, type Value } from "./value.ts";
 
 /** What outlives a program. */
@@ -73,9 +73,9 @@ function leafValue({ plan, state, weights, inputs, literals }: PlanContext, node
   return undefined;
 }
 
-/** The value of a node that must be stored. */
+/** The value of a node that must be stored, or of what it is a reshape of. */
 export function storedValue(context: PlanContext, node: Node): Value {
-  const value = valueOf(context, node);
+  const value = valueOf(context, stripReshape(node));
   if (!value) throw new LorikeetError("cuda-plan", `Expected ${node.op.name} [${node.shape.join(", ")}] to be stored; it is not`);
   return value;
 }

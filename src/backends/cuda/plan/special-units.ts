@@ -1,7 +1,7 @@
 /** @file Units of ops with kernels of their own: attention, rotary embedding, scattered rows, cross-entropy of a head. */
 import { LorikeetError } from "../../../errors.ts";
 import type { Node } from "../../../ir/node.ts";
-import type { AttentionSpec, Attention, Strided } from "../attention.ts";
+import type { Attention, AttentionSpec, Segments } from "../attention.ts";
 import { type Kernel, loadModule } from "../kernels.ts";
 import { addUnit, type PlanContext, storedValue } from "./context.ts";
 import { gemmCall, matrixOf, operand } from "./products.ts";
@@ -22,10 +22,11 @@ function specOf({ plan }: PlanContext, node: Node): AttentionSpec {
   return { B, T, S: k.shape[1]!, H, Hk: k.shape[2]!, D, causal, window, scale, dtype: plan.precision as "bf16" };
 }
 
-function strided(value: Value, heads: number, D: number): Strided {
+/** Elements from one token to the next of a value with `heads` heads. */
+function tokenStride(value: Value, heads: number, D: number): number {
   const ld = rowStride(value, heads * D);
   if (ld === undefined) throw new LorikeetError("cuda-plan", `Expected rows of ${heads} heads of ${D}`);
-  return { at: addressOf(value), ld };
+  return ld;
 }
 
 /** Attention nodes of one graph: each forward with the backward nodes that share its inputs. */
@@ -47,10 +48,12 @@ export function addAttention(context: PlanContext, nodes: readonly Node[], choos
     const attention = choose(spec, reads.length > 3);
     const lse = newValue([spec.B, spec.H, spec.T], "f32");
     const result = { attention, o, lse };
+    const launch = attention.forward({ ...stridesOf(spec, reads), o: tokenStride(o, spec.H, spec.D) });
+    const scratch = newValue([launch.scratchBytes], "u8");
     const enqueue = (): void => {
-      attention.forward({ ...operandsOf(spec, reads), o: strided(o, spec.H, spec.D), lse: addressOf(lse) });
+      launch.enqueue({ ...operandsOf(reads), o: addressOf(o), lse: addressOf(lse), scratch: addressOf(scratch) });
     };
-    addUnit(context, node, { name: "attention", reads, writes: [o, lse], scratch: [], enqueue });
+    addUnit(context, node, { name: "attention", reads, writes: [o, lse], scratch: [scratch], enqueue });
     known.set(keyOf(node), result);
     return result;
   };
@@ -66,48 +69,44 @@ export function addAttention(context: PlanContext, nodes: readonly Node[], choos
     const result = known.get(keyOf(first)) ?? forward(first, newValue([spec.B, spec.T, spec.H, spec.D], plan.precision));
     const inputs = [...first.inputs.slice(0, 3), ...first.inputs.slice(4)].map((input) => storedValue(context, input));
     const dout = storedValue(context, first.inputs[3]!);
-    const scratch: Value[] = [newValue([result.attention.scratchBytes], "u8")];
+    const spares: Value[] = [];
     const wanted = (wrt: string, like: Node): Value => {
       const node = group.find(({ attrs }) => attrs["wrt"] === wrt);
       if (node) return values.get(node)!;
       const spare = newValue(like.shape, plan.precision);
-      scratch.push(spare);
+      spares.push(spare);
       return spare;
     };
     const [dq, dk, dv] = ["q", "k", "v"].map((wrt, i) => wanted(wrt, first.inputs[i]!)) as [Value, Value, Value];
     const last = group.reduce((a, b) => (context.order.get(a)! > context.order.get(b)! ? a : b));
     const { o, lse, attention } = result;
+    const { H, Hk, D } = spec;
+    const launch = attention.backward({
+      ...stridesOf(spec, inputs),
+      ...{ o: tokenStride(o, H, D), dout: tokenStride(dout, H, D), dq: tokenStride(dq, H, D) },
+      ...{ dk: tokenStride(dk, Hk, D), dv: tokenStride(dv, Hk, D) },
+    });
+    const scratch = newValue([launch.scratchBytes], "u8");
     addUnit(context, last, {
       name: "attention backward",
       reads: [...inputs, dout, o, lse],
       writes: group.map((node) => values.get(node)!),
-      scratch,
+      scratch: [scratch, ...spares],
       enqueue() {
-        attention.backward({
-          ...operandsOf(spec, inputs),
-          o: strided(o, spec.H, spec.D),
-          lse: addressOf(lse),
-          dout: strided(dout, spec.H, spec.D),
-          dq: strided(dq, spec.H, spec.D),
-          dk: strided(dk, spec.Hk, spec.D),
-          dv: strided(dv, spec.Hk, spec.D),
-          scratch: addressOf(scratch[0]!),
-        });
+        const gradients = { dout: addressOf(dout), dq: addressOf(dq), dk: addressOf(dk), dv: addressOf(dv) };
+        launch.enqueue({ ...operandsOf(inputs), ...gradients, o: addressOf(o), lse: addressOf(lse), scratch: addressOf(scratch) });
       },
     });
   }
 }
 
-function operandsOf({ H, Hk, D }: AttentionSpec, [q, k, v, queries, keys]: readonly Value[]): {
-  q: Strided;
-  k: Strided;
-  v: Strided;
-  segments: { queries: number; keys: number };
-} {
+function stridesOf({ H, Hk, D }: AttentionSpec, [q, k, v]: readonly Value[]): { q: number; k: number; v: number } {
+  return { q: tokenStride(q!, H, D), k: tokenStride(k!, Hk, D), v: tokenStride(v!, Hk, D) };
+}
+
+function operandsOf([q, k, v, queries, keys]: readonly Value[]): { q: number; k: number; v: number; segments: Segments } {
   return {
-    q: strided(q!, H, D),
-    k: strided(k!, Hk, D),
-    v: strided(v!, Hk, D),
+    ...{ q: addressOf(q!), k: addressOf(k!), v: addressOf(v!) },
     segments: { queries: queries ? addressOf(dense(queries, "segments")) : 0, keys: keys ? addressOf(dense(keys, "segments")) : 0 },
   };
 }

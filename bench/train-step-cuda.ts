@@ -1,0 +1,173 @@
+/**
+ * @file One LoRA training step on the GPU with random weights: `node train-step-cuda.js <preset> [layers] [options]`.
+ * Prints one JSON line with milliseconds a step, tokens/s, memory, and where the time goes.
+ */
+import type { WeightSource } from "../src/backends/backend.ts";
+import { type CudaEngine, cudaEngine } from "../src/backends/cuda/engine.ts";
+import { topological } from "../src/ir/graph.ts";
+import type { Node } from "../src/ir/node.ts";
+import { causalLM } from "../src/models/registry.ts";
+import { gatherRows } from "../src/ops/gather-rows.ts";
+import { input, isTrainable } from "../src/ops/leaf.ts";
+import { linearCrossEntropy } from "../src/ops/linear-cross-entropy.ts";
+import { checkpoint } from "../src/passes/checkpoint.ts";
+import { gradient } from "../src/passes/gradient.ts";
+import { insertLora, loraCandidates } from "../src/passes/lora.ts";
+import { Random } from "../src/tensor/random.ts";
+import { sizeOf } from "../src/tensor/shape.ts";
+import { tensor, type Tensor } from "../src/tensor/tensor.ts";
+import { toBf16 } from "../src/tensor/convert.ts";
+
+interface Preset {
+  readonly batch: number;
+  readonly length: number;
+  readonly config: Readonly<Record<string, number | boolean>>;
+}
+
+const presets: Readonly<Record<string, Preset>> = {
+  "smollm2-135m": {
+    batch: 8,
+    length: 1024,
+    config: { hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9, num_key_value_heads: 3, vocab_size: 49152, tie_word_embeddings: true },
+  },
+  "llama3.2-1b": {
+    batch: 4,
+    length: 2048,
+    config: { hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16, num_attention_heads: 32, num_key_value_heads: 8, head_dim: 64, vocab_size: 128256, tie_word_embeddings: true },
+  },
+  "llama3.1-8b": {
+    batch: 2,
+    length: 2048,
+    config: { hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: 8, vocab_size: 128256, tie_word_embeddings: false },
+  },
+};
+
+const [name = "llama3.2-1b", ...flags] = process.argv.slice(2);
+const option = (key: string, fallback: number): number => Number(flags.find((flag) => flag.startsWith(`--${key}=`))?.split("=")[1] ?? fallback);
+const preset = presets[name];
+if (!preset) throw new Error(`Expected a preset of ${Object.keys(presets).join(", ")}, got ${name}`);
+const batch = option("batch", preset.batch);
+const length = option("seq", preset.length);
+const rank = option("rank", 16);
+const steps = option("steps", 10);
+const isCheckpointed = flags.includes("--checkpointing");
+const tokens = batch * length;
+const config = {
+  model_type: "llama",
+  rms_norm_eps: 1e-5,
+  rope_theta: 500000,
+  max_position_embeddings: 8192,
+  ...preset.config,
+  num_hidden_layers: option("layers", Number(preset.config["num_hidden_layers"])),
+};
+
+/** Weights N(0, 0.02) that repeat one block of random numbers. */
+function randomWeights(shapes: ReadonlyMap<string, readonly number[]>): WeightSource {
+  const random = new Random(1);
+  const block = Uint16Array.from({ length: 1 << 22 }, () => toBf16(0.02 * random.normal()));
+  const ones = toBf16(1);
+  const make = (key: string): Tensor => {
+    const shape = shapes.get(key)!;
+    const data = new Uint16Array(sizeOf(shape));
+    if (shape.length < 2) data.fill(ones);
+    else for (let at = 0; at < data.length; at += block.length) data.set(block.subarray(0, Math.min(block.length, data.length - at)), at);
+    return tensor("bf16", shape, data);
+  };
+  return {
+    names: [...shapes.keys()],
+    get: (key) => ({ dtype: "bf16", shape: shapes.get(key)!, bytes: { kind: "computed" } }),
+    read: (key) => Promise.resolve(make(key)),
+  };
+}
+
+function buildGraph(): { loss: Node; parameters: Node[]; gradients: Node[]; frozen: Map<string, readonly number[]> } {
+  const model = causalLM(config, { batch, length });
+  const plain = model.head(model.hidden);
+  const candidates = loraCandidates([plain]).filter(({ kind, module }) => kind === "linear" && module !== "lm_head");
+  const sites = new Map(candidates.map(({ module }) => [module, { module, rank, scale: 2, dropout: 0, useDora: false, loraBias: false }]));
+  const rows = gatherRows(model.hidden, input("loss_rows", [tokens], "i64"));
+  const head = plain.inputs.find(({ op }) => op.name === "parameter")!;
+  const bare = linearCrossEntropy(rows, head, input("targets", [tokens], "i64"), input("loss_weights", [tokens]));
+  const [adapted] = insertLora([bare], sites, { nameOf: (module, part) => `${module}.${part}` }) as [Node];
+  const parameters = topological([adapted]).filter(isTrainable);
+  const result = gradient(adapted, parameters);
+  const gradients = isCheckpointed ? checkpoint(result.loss, result.gradients) : result.gradients;
+  const frozen = new Map(
+    topological([result.loss]).filter((node) => node.op.name === "parameter" && !isTrainable(node)).map((node) => [node.name!, node.shape]),
+  );
+  return { loss: result.loss, parameters, gradients, frozen };
+}
+
+function feeds(vocabulary: number): Record<string, Tensor> {
+  const random = new Random(2);
+  const ints = (shape: number[], f: (i: number) => number): Tensor => tensor("i32", shape, Int32Array.from({ length: sizeOf(shape) }, (_, i) => f(i)));
+  return {
+    input_ids: ints([batch, length], () => random.integer(vocabulary)),
+    position_ids: ints([batch, length], (i) => i % length),
+    loss_rows: ints([tokens], (i) => i),
+    targets: ints([tokens], () => random.integer(vocabulary)),
+    loss_weights: tensor("f32", [tokens], new Float32Array(tokens).fill(1 / tokens)),
+  };
+}
+
+/** Time of each kind of unit, largest first. */
+function table(profile: readonly { readonly name: string; readonly milliseconds: number }[]): Record<string, string> {
+  const sums = new Map<string, { count: number; total: number }>();
+  for (const { name: unit, milliseconds } of profile) {
+    const { count, total } = sums.get(unit) ?? { count: 0, total: 0 };
+    sums.set(unit, { count: count + 1, total: total + milliseconds });
+  }
+  return Object.fromEntries([...sums].sort((a, b) => b[1].total - a[1].total).map(([unit, { count, total }]) => [unit, `${total.toFixed(2)} ms in ${count}`]));
+}
+
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+
+const start = performance.now();
+const { loss, parameters, gradients, frozen } = buildGraph();
+const built = performance.now();
+const engine: CudaEngine = cudaEngine(randomWeights(frozen), { deterministic: flags.includes("--deterministic") });
+const free = engine.device.free();
+const random = new Random(3);
+for (const { name: key, shape } of parameters) {
+  const deviation = key!.includes("lora_A") ? 0.02 : 0;
+  await engine.set(key!, tensor("f32", shape, Float32Array.from({ length: sizeOf(shape) }, () => deviation * random.normal())));
+}
+const program = await engine.compile({ outputs: { loss }, gradients: Object.fromEntries(parameters.map((node, i) => [node.name!, gradients[i]!])) });
+const compiled = performance.now();
+const fed = feeds(Number(preset.config["vocab_size"]));
+const losses: number[] = [];
+const walls: number[] = [];
+for (let step = 1; step <= steps + 3; step++) {
+  const from = performance.now();
+  const results = await program.run(fed);
+  await engine.applyGradients({ step, learningRate: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 });
+  walls.push(performance.now() - from);
+  losses.push(Number(results["loss"]!.data[0]));
+}
+const ms = median(walls.slice(3));
+const gpu = median(Array.from({ length: 3 }, () => program.time()));
+await engine.clearGradients();
+const profile = flags.includes("--profile") ? table(program.profile()) : undefined;
+const used = (free - engine.device.free()) / 2 ** 30;
+console.log(
+  JSON.stringify({
+    engine: "lorikeet",
+    device: engine.device.info.name,
+    model: name,
+    layers: config.num_hidden_layers,
+    batch,
+    length,
+    rank,
+    checkpointing: isCheckpointed,
+    ms: Number(ms.toFixed(2)),
+    gpuMs: Number(gpu.toFixed(2)),
+    tokensPerSecond: Math.round(tokens / (ms / 1000)),
+    usedGiB: Number(used.toFixed(2)),
+    arenaGiB: Number((program.arenaBytes / 2 ** 30).toFixed(2)),
+    weightsGiB: Number((engine.memory().weights / 2 ** 30).toFixed(2)),
+    graphMs: Math.round(built - start),
+    compileMs: Math.round(compiled - built),
+    losses: losses.map((value) => Number(value.toFixed(4))),
+    ...(profile && { profile }),
+  }),
+);
