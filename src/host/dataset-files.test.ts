@@ -199,6 +199,15 @@ describe("readDataset", () => {
     expect(await rows("-", Readable.from(pieces))).toEqual(expected);
   });
 
+  it("closes a stream that is not read to its end", async () => {
+    const input = Readable.from([Buffer.from('{"text":"a"}\n'), Buffer.from('{"text":"b"}\n')]);
+    for await (const row of readDataset(["-"], input)) {
+      expect(row).toHaveProperty("value");
+      break;
+    }
+    expect(input.destroyed).toBe(true);
+  });
+
   it("tells of empty files, cut-off gzip and unknown kinds", async () => {
     for (const name of ["e.jsonl", "e.json", "e.csv", "e.txt"])
       expect(await rows(put(name, " \n\n"))).toEqual([

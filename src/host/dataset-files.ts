@@ -108,9 +108,13 @@ async function* readStream(input: Chunks): SourceRows {
     first = new TextDecoder().decode(next.value).trimStart().slice(0, 1);
   }
   async function* whole(): AsyncGenerator<Uint8Array> {
-    yield* head;
-    for (let next = await iterator.next(); !next.done; next = await iterator.next())
-      yield next.value;
+    try {
+      yield* head;
+      for (let next = await iterator.next(); !next.done; next = await iterator.next())
+        yield next.value;
+    } finally {
+      await iterator.return?.(); // or a stream that is not read to its end keeps the process alive
+    }
   }
   const reader = first === "[" ? readJson : first === "{" ? readJsonl : readPlainText;
   yield* reader("stdin", whole());
