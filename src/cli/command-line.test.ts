@@ -1,25 +1,9 @@
-import { Writable } from "node:stream";
 import { describe, expect, test } from "vitest";
 import { LorikeetError } from "../errors.ts";
-import { runCommandLine } from "./command-line.ts";
+import { Captured, lorikeet } from "../../test/support/command.ts";
 import { COMMANDS } from "./commands.ts";
 import { EXIT_CODES } from "./context.ts";
 import { reportFailure } from "./failure.ts";
-
-class Text extends Writable {
-  text = "";
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString().replace(/\u001b\[\d+m/g, "");
-    done();
-  }
-}
-
-async function lorikeet(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-  const out = new Text();
-  const err = new Text();
-  const code = await runCommandLine(argv, { out, err });
-  return { code, out: out.text, err: err.text };
-}
 
 describe("lorikeet", () => {
   test("alone shows the commands", async () => {
@@ -35,7 +19,7 @@ describe("lorikeet", () => {
   test.each(COMMANDS.map(({ name }) => name))("%s --help has examples", async (name) => {
     const { code, out } = await lorikeet(name, "--help");
     expect(code).toBe(EXIT_CODES.ok);
-    expect(out).toContain("Examples:\n  lorikeet ");
+    expect(out).toMatch(/\nExamples?:\n {2}lorikeet /);
     expect(out).toContain("--debug");
     expect((await lorikeet("help", name)).out).toBe(out);
   });
@@ -51,6 +35,20 @@ describe("lorikeet", () => {
     expect(err).toContain("Unknown option '--jsn'\nhint: Did you mean --json?\n");
   });
 
+  test("train refuses wrong settings before it does anything, all at once", async () => {
+    const { code, out, err } = await lorikeet("train", "--r", "0", "--learning_rate", "fast");
+    expect([code, out]).toEqual([EXIT_CODES.usage, ""]);
+    expect(err).toContain("error[config-invalid]: Expected `data` to be");
+    expect(err).toContain("Expected `r` to be a whole number of at least 1, got 0 (number).");
+    expect(err).toContain('Expected `learning_rate` to be a number above 0, got "fast" (string).');
+  });
+
+  test("generate refuses numbers that are none", async () => {
+    const { code, err } = await lorikeet("generate", "--max-new-tokens", "few");
+    expect(code).toBe(EXIT_CODES.usage);
+    expect(err).toContain("'few' is invalid. Expected a number.");
+  });
+
   test("doctor --json is JSON with a status for each finding", async () => {
     const { out } = await lorikeet("doctor", "--json");
     const { findings } = JSON.parse(out) as { findings: { name: string; status: string }[] };
@@ -64,8 +62,8 @@ describe("reportFailure", () => {
     error: unknown,
     style: { debug?: boolean; json?: boolean } = {},
   ): [number, string] {
-    const err = new Text();
-    const context = { out: new Text(), err, exitCode: 0 };
+    const err = new Captured();
+    const context = { out: new Captured(), err, exitCode: 0 };
     const code = reportFailure(error, context, { debug: false, json: false, ...style });
     return [code, err.text];
   }

@@ -1,0 +1,62 @@
+import { mkdtemp, readdir, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { TrainEvent } from "../src/train/events.ts";
+import { lorikeet } from "./support/command.ts";
+
+test("train: adapter, metrics, curve and report; a second run is refused; resume and generate go on from it", async () => {
+  const folder = join(await mkdtemp(join(tmpdir(), "lorikeet-train-")), "out");
+  const flags = [
+    ...["--data", "examples/lorikeet-chat.heldout.jsonl", "--output-dir", folder],
+    ...["--max-steps", "2", "--r", "2", "--sample-prompts", "Hello!", "--threads", "1"],
+  ];
+  const first = await lorikeet("train", ...flags, "--json");
+  expect(first.code).toBe(0);
+  expect(eventsIn(first.out, "end")).toMatchObject([{ reason: "completed", step: 2 }]);
+  expect(eventsIn(first.out, "sample")).toMatchObject([{ prompt: "Hello!" }]);
+  expect(await readdir(folder)).toEqual(
+    expect.arrayContaining([
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "loss.svg",
+      "metrics.jsonl",
+      "report.html",
+      "runs",
+      "train-config.yaml",
+    ]),
+  );
+  expect(await readFile(join(folder, "report.html"), "utf8")).toContain("<td>Hello!</td>");
+
+  const again = await lorikeet("train", ...flags);
+  expect([again.code, again.out]).toEqual([1, ""]);
+  expect(again.err).toContain("error[output-exists]");
+
+  const saved = join(folder, "train-config.yaml");
+  const resumed = await lorikeet("train", saved, "--resume", "--max-steps", "3", "--json");
+  expect(resumed.code).toBe(0);
+  expect(eventsIn(resumed.out, "step")).toMatchObject([{ step: 3 }]);
+  const steps = eventsIn(await readFile(join(folder, "metrics.jsonl"), "utf8"), "step");
+  expect(steps).toMatchObject([{ step: 1 }, { step: 2 }, { step: 3 }]);
+
+  const generated = await lorikeet(
+    "generate",
+    "--prompt",
+    "Once",
+    "-a",
+    folder,
+    "--max-new-tokens",
+    "3",
+    "--json",
+  );
+  expect(generated.code).toBe(0);
+  expect(JSON.parse(generated.out)).toMatchObject({ tokens: 3 });
+}, 180_000);
+
+function eventsIn(lines: string, type: TrainEvent["type"]): TrainEvent[] {
+  return lines
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as TrainEvent)
+    .filter((event) => event.type === type);
+}
