@@ -11,8 +11,8 @@ export interface Value {
 /** A value in an ONNX graph, by name. */
 export type OnnxValue = string;
 
-/** Which ops an execution provider runs well. `plain`: standard float64-capable ops only. */
-export type OnnxProfile = "cpu" | "webgpu" | "plain";
+/** Which ops an execution provider has and runs well. */
+export type OnnxProfile = "cpu" | "webgpu";
 
 /** Attributes of an ONNX node; `emitter.ts` knows which numbers are floats. */
 export type OnnxAttrs = Readonly<Record<string, number | string | readonly number[]>>;

@@ -22,7 +22,7 @@ export const cast: Op<["x"], { dtype: DType }> = defineOp("cast", {
     isFloat(dtype) && isFloat(x.dtype) ? { x: () => cast(dy, { dtype: x.dtype }) } : {},
   onnx: (emit, { x, dtype }) =>
     emit.node("Cast", [x], {
-      to: emit.profile === "plain" && isFloat(dtype) ? 11 : onnxTypes[dtype]!,
+      to: onnxTypes[dtype]!,
     }),
   cases: [
     { shapes: { x: [2, 3] }, attrs: { dtype: "f32" } },

@@ -36,6 +36,7 @@ function writable(_: string, value: unknown): unknown {
 }
 
 function sameValue({ value: a }: Node, { value: b }: Node): boolean {
-  if (!a || !b || a === b) return a === b;
+  if (!a || !b) return a === b;
+  if (a.data === b.data) return true;
   return a.data.every((x: number | bigint, i: number) => x === b.data[i]);
 }

@@ -15,13 +15,6 @@ const OPSETS = { "": 21, "com.microsoft": 1 };
 /** Where the bytes of frozen weights are, by name. */
 export type WeightLocations = ReadonlyMap<string, Uint8Array | OnnxExternalData>;
 
-/** Whether `node`'s op has a lowering of its own for `profile`; the others are decomposed first. */
-export function hasLowering(node: Node, profile: OnnxProfile): boolean {
-  if (node.inputs.length === 0) return true;
-  const names = node.inputs.map((_, i) => `input.${i}`);
-  return node.op.onnx?.(new Emitter(profile), node, names) !== undefined;
-}
-
 /**
  * Lowers `graph` to an ONNX model: frozen weights are constants outside of it, trainable ones and inputs are its
  * inputs, results and gradients its outputs.
