@@ -1,9 +1,10 @@
 /**
- * @file Writes docs/ops.md from the registry of ops and their docstrings, and docs/config.md from the settings of
- * a training run; `--check` fails when one would change.
+ * @file Writes docs/ops.md from the registry of ops and their docstrings, docs/config.md from the settings of a
+ * training run, docs/cli.md from the commands' help; `--check` fails when one would change.
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { format } from "prettier";
+import { cliPage } from "./cli-page.js";
 import "./typescript.js";
 
 const { registry } = await import("../src/ops/registry.ts");
@@ -15,6 +16,7 @@ const sources = readdirSync("src/ops")
 
 await writeOrCheck("docs/ops.md", opsPage());
 await writeOrCheck("docs/config.md", configPage());
+await writeOrCheck("docs/cli.md", await cliPage());
 
 async function writeOrCheck(path, markdown) {
   const page = new URL(`../${path}`, import.meta.url);
