@@ -119,7 +119,7 @@ describe("buildDataset", () => {
     });
     expect(report).toMatchObject({ cutRows: 2, untrainedRows: 2, samples: 2, longest: 32 });
     expect(report.warnings.map(({ code }) => code)).toEqual([
-      "context-length",
+      "data-context",
       "data-cut",
       "data-untrained",
       "default-chat-template",

@@ -1,5 +1,6 @@
 import { LorikeetError } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
+import { type DataWarning, dataWarnings } from "./data-warnings.ts";
 import { exampleWriter, type ExampleStore, type ExampleWriter } from "./example-store.ts";
 import { type ExampleOptions, examplesOf, supervisedTokens } from "./examples.ts";
 import type { Place, SourceRow, SourceRows } from "./read/source-row.ts";
@@ -40,13 +41,6 @@ export interface DataReport {
   readonly longest: number;
   /** What the user should see. */
   readonly warnings: readonly DataWarning[];
-}
-
-/** Something that does not stop a run. */
-export interface DataWarning {
-  /** Documented in docs/errors.md. */
-  readonly code: string;
-  readonly message: string;
 }
 
 /** Samples ready to be batched. */
@@ -149,34 +143,19 @@ class Tally {
   }
 
   #warnings(askedLength: number): DataWarning[] {
-    const { maxLength, contextLength, template } = this.#options;
-    const warnings: DataWarning[] = [];
-    const warn = (code: string, message: string): void => void warnings.push({ code, message });
-    if (askedLength > maxLength)
-      warn(
-        "context-length",
-        `max_length is ${askedLength}, the model sees ${contextLength} tokens: samples end there`,
-      );
-    if (this.#badRows > 0) {
-      const first = this.#faults.slice(0, 3).map(describeFault).join("; ");
-      warn("data-skipped", `${this.#badRows} of ${this.rows} rows are bad and left out: ${first}`);
-    }
-    if (this.#cutRows > 0)
-      warn(
-        "data-cut",
-        `${this.#cutRows} of ${this.rows} rows are longer than ${maxLength} tokens; ${this.#cutTokens} tokens were cut off their ends`,
-      );
-    if (this.#untrainedRows > 0)
-      warn(
-        "data-untrained",
-        `${this.#untrainedRows} of ${this.rows} rows have no token to train and are left out${this.#lostAnswers > 0 ? ` (${this.#lostAnswers} because their answers were cut off)` : ""}`,
-      );
-    if (this.#hasChats && template.isDefault)
-      warn(
-        "default-chat-template",
-        "The model has no chat template: ChatML is used. Use the same for generation",
-      );
-    return warnings;
+    const { maxLength, template } = this.#options;
+    return dataWarnings({
+      rows: this.rows,
+      badRows: this.#badRows,
+      firstFaults: this.#faults.slice(0, 3).map(describeFault),
+      untrainedRows: this.#untrainedRows,
+      lostAnswers: this.#lostAnswers,
+      cutRows: this.#cutRows,
+      cutTokens: this.#cutTokens,
+      askedLength,
+      maxLength,
+      usesDefaultTemplate: this.#hasChats && template.isDefault,
+    });
   }
 
   #faultsError(): LorikeetError {
