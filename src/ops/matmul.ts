@@ -1,6 +1,7 @@
 import type { Node } from "../ir/node.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
+import { multiplyMatrices } from "./matmul-loop.ts";
 
 /**
  * Matrix product over the last two axes: a (…, M, K) · b (…, K, N) → (…, M, N). `transA`, `transB` read the
@@ -26,16 +27,11 @@ export const matmul: Op<["a", "b"], object, { transA: boolean; transB: boolean }
       const [M, N] = node.shape.slice(-2) as [number, number];
       const K = a.shape.at(transA ? -2 : -1)!;
       const out = new Float64Array(sizeOf(node.shape));
-      const row = new Float64Array(K);
       for (let batch = 0; batch * M * N < out.length; batch++) {
         const left = a.data.subarray(batch * M * K, (batch + 1) * M * K);
         const right = b.data.subarray(batch * K * N, (batch + 1) * K * N);
-        for (let m = 0; m < M; m++) {
-          for (let k = 0; k < K; k++) row[k] = left[transA ? k * M + m : m * K + k]!;
-          const result = out.subarray((batch * M + m) * N, (batch * M + m + 1) * N);
-          if (transB) rowTimesTransposed(row, right, result);
-          else rowTimes(row, right, result);
-        }
+        const product = out.subarray(batch * M * N, (batch + 1) * M * N);
+        multiplyMatrices({ a: left, b: right, transA, transB }, { M, N, K }, product);
       }
       return out;
     },
@@ -83,21 +79,4 @@ function matrix({ shape }: Node, isTransposed: boolean): [number | undefined, nu
     : isTransposed
       ? [shape.at(-1), rows]
       : [rows, shape.at(-1)];
-}
-
-function rowTimes(row: Float64Array, right: Float64Array, result: Float64Array): void {
-  const N = result.length;
-  for (let k = 0; k < row.length; k++) {
-    const x = row[k]!;
-    for (let n = 0, i = k * N; n < N; n++, i++) result[n]! += x * right[i]!;
-  }
-}
-
-function rowTimesTransposed(row: Float64Array, right: Float64Array, result: Float64Array): void {
-  const K = row.length;
-  for (let n = 0; n < result.length; n++) {
-    let sum = 0;
-    for (let k = 0, i = n * K; k < K; k++, i++) sum += row[k]! * right[i]!;
-    result[n] = sum;
-  }
 }
