@@ -25,7 +25,7 @@ const READERS: Readonly<Record<string, Reader>> = {
 };
 
 /** Endings of the files that data is read from; all but .parquet may also be gzipped (`.jsonl.gz`). */
-export const DATA_ENDINGS: readonly string[] = [...Object.keys(READERS), ".parquet"];
+const DATA_ENDINGS: readonly string[] = [...Object.keys(READERS), ".parquet"];
 
 /**
  * Rows of every file of `paths`: files, folders (all data files in them, sorted by path), or `-` for `input`.
