@@ -64,14 +64,11 @@ export async function readSafetensorsHeader(source: ByteSource): Promise<Safeten
   return parseSafetensorsHeader(await source.read(8, length), source.size, source.name);
 }
 
-/**
- * The header in `json`, the bytes after the length field, of a file of `fileSize` bytes called `name`.
- * @throws LorikeetError as `readSafetensorsHeader`
- */
-export function parseSafetensorsHeader(
+/** The header in `json`, the bytes after the length field, of a file of `fileSize` bytes called `name`. */
+function parseSafetensorsHeader(
   json: Uint8Array,
   fileSize: number,
-  name = "the file",
+  name: string,
 ): SafetensorsHeader {
   const expected = `${name} to be a safetensors file`;
   let text: string;

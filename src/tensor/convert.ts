@@ -115,9 +115,9 @@ function encode(values: Float32Array | Float64Array, dtype: DType): TypedArray {
     case "f32":
       return Float32Array.from(values);
     case "bf16":
-      return Uint16Array.from(values, toBf16);
+      return encodeBf16(values as Float32Array);
     case "f16":
-      return Uint16Array.from(values, toF16);
+      return encodeF16(values as Float32Array);
     case "i64":
       return BigInt64Array.from(values, (value) => BigInt(Math.trunc(value)));
     case "i32":
@@ -132,4 +132,32 @@ function encode(values: Float32Array | Float64Array, dtype: DType): TypedArray {
     default:
       throw new RangeError(`Cannot encode ${dtype}`);
   }
+}
+
+/** `values` as bfloat16 bits, each to the nearest, ties to even; as `toBf16`, but for whole arrays. */
+export function encodeBf16(values: Float32Array): Uint16Array {
+  const source = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < out.length; i++) {
+    const bits = source[i]!;
+    const isNaN = (bits & 0x7fffffff) > 0x7f800000;
+    out[i] = isNaN ? (bits >>> 16) | 0x40 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+  }
+  return out;
+}
+
+/** `values` as IEEE half bits, each to the nearest, ties to even; as `toF16`, but for whole arrays. */
+export function encodeF16(values: Float32Array): Uint16Array {
+  const source = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const out = new Uint16Array(values.length);
+  for (let i = 0; i < out.length; i++) {
+    const bits = source[i]!;
+    const magnitude = bits & 0x7fffffff;
+    const isNormal = magnitude >= 0x38800000 && magnitude < 0x47800000;
+    if (isNormal) {
+      const rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1) - 0x38000000;
+      out[i] = ((bits >>> 16) & 0x8000) | (rounded >>> 13);
+    } else out[i] = magnitude === 0 ? bits >>> 16 : toF16(values[i]!);
+  }
+  return out;
 }

@@ -1,5 +1,5 @@
 import { LorikeetError } from "../../errors.ts";
-import { toBf16, toF16 } from "../../tensor/convert.ts";
+import { encodeBf16, encodeF16, toF16 } from "../../tensor/convert.ts";
 import { ggmlBytes, GGML_TYPES } from "./types.ts";
 
 /** Types that tensors can be written as. */
@@ -19,9 +19,9 @@ export function quantize(type: WritableType, values: Float32Array): Uint8Array {
     case "F32":
       return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     case "F16":
-      return new Uint8Array(Uint16Array.from(values, toF16).buffer);
+      return new Uint8Array(encodeF16(values).buffer);
     case "BF16":
-      return new Uint8Array(Uint16Array.from(values, toBf16).buffer);
+      return new Uint8Array(encodeBf16(values).buffer);
     case "Q8_0":
       return quantizeQ80(values);
   }
