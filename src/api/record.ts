@@ -58,9 +58,9 @@ export function reportOf(
   const trained = [...adapter.tensors.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
   const { names, get } = model.checkpoint.weights;
   const total = names.reduce((sum, name) => sum + sizeOf(get(name).shape), 0);
-  const share = `${((100 * trained) / (total + trained)).toFixed(2)} %`;
+  const share = `${((100 * trained) / (total + trained)).toFixed(1)} % of the model`;
   const numbers = [
-    { label: "Trained parameters", value: `${trained.toLocaleString("en")} (${share})` },
+    { label: "Trained parameters", value: trained.toLocaleString("en"), note: share },
   ];
   return {
     title: `${model.checkpoint.name}: LoRA fine-tuning`,
