@@ -1,5 +1,6 @@
 import type { Node } from "../ir/node.ts";
 import { gelu } from "../ops/gelu.ts";
+import { quickGelu } from "../ops/quick-gelu.ts";
 import { relu } from "../ops/relu.ts";
 import { silu } from "../ops/silu.ts";
 import { tanh } from "../ops/tanh.ts";
@@ -14,6 +15,7 @@ const activations: Readonly<Record<string, (x: Node) => Node>> = {
   gelu_new: tanhGelu,
   gelu_fast: tanhGelu,
   gelu_pytorch_tanh: tanhGelu,
+  quick_gelu: quickGelu,
   relu,
   silu,
   swish: silu,
