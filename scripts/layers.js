@@ -16,11 +16,11 @@ const table = {
   "backends/onnx": ["passes", "formats", "backends/backend", "backends/caches"],
   "backends/cuda": ["passes", "backends/backend", "backends/caches"],
   adapter: ["passes", "formats"],
-  train: ["models", "data", "adapter", "backends/backend"],
+  diffusion: ["models", "data", "adapter", "backends/backend"],
+  train: ["models", "data", "adapter", "diffusion", "backends/backend"],
   generate: ["models", "data", "adapter", "backends/backend"],
   host: ["formats", "train"],
   api: ["train", "generate", "host", "backends/reference", "backends/onnx", "backends/cuda"],
-  api: ["train", "host", "backends/reference", "backends/onnx", "backends/cuda"],
   cli: "everything",
   index: "everything",
 };
@@ -36,6 +36,7 @@ export const portable = [
   "data",
   "models",
   "adapter",
+  "diffusion",
   "train",
   "generate",
 ];
