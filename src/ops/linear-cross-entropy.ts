@@ -3,6 +3,7 @@ import { add } from "./add.ts";
 import { concat } from "./concat.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
 import { gatherRows } from "./gather-rows.ts";
+import { constant } from "./leaf.ts";
 import { log } from "./log.ts";
 import { matmul } from "./matmul.ts";
 import { mul } from "./mul.ts";
@@ -13,8 +14,11 @@ import { slice } from "./slice.ts";
 import { softmax } from "./softmax.ts";
 import { sub } from "./sub.ts";
 
-/** Rows whose logits exist at the same time. */
-const CHUNK = 128;
+/** Products of fewer rows than this are slow. */
+const FEWEST_ROWS = 128;
+/** How many logits exist at the same time, unless that would be less than `FEWEST_ROWS` rows. */
+const defaults = { logitsAtOnce: 2 ** 24 };
+type Attrs = typeof defaults;
 
 type Inputs = Record<"hidden" | "head" | "targets" | "weights", Node>;
 
@@ -23,10 +27,10 @@ type Inputs = Record<"hidden" | "head" | "targets" | "weights", Node>;
  * hidden: (R, C), head: (V, C), targets: (R) ids, weights: (R).  The log-sum of a row is its largest logit minus
  * the log of its largest probability, which is at least 1/V and cannot underflow.
  */
-export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = defineOp(
-  "linearCrossEntropy",
-  {
+export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"], object, Attrs> =
+  defineOp("linearCrossEntropy", {
     inputs: ["hidden", "head", "targets", "weights"],
+    defaults,
     infer({ hidden, head, targets, weights }) {
       const rows = String(hidden.shape[0]);
       if (
@@ -46,14 +50,10 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = 
         );
       return { shape: [], dtype: hidden.dtype };
     },
-    decompose({ hidden, head, targets, weights }) {
-      return chunksOf({ hidden, head, targets, weights })
+    decompose({ head, logitsAtOnce, ...inputs }) {
+      return chunksOf({ head, ...inputs }, logitsAtOnce)
         .map((chunk) => {
-          const logits = matmul(chunk.hidden, head, { transB: true });
-          const logSum = sub(
-            reduceMax(logits, { axes: [1] }),
-            log(reduceMax(softmax(logits), { axes: [1] })),
-          );
+          const logSum = logSumOf(matmul(chunk.hidden, head, { transB: true }));
           const picked = reduceSum(mul(chunk.hidden, gatherRows(head, chunk.targets)), {
             axes: [1],
           });
@@ -61,8 +61,9 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = 
         })
         .reduce((sum, part) => add(sum, part));
     },
-    gradient: ({ hidden, head, targets, weights, dy }) => ({
-      hidden: () => mul(linearCrossEntropyGradient(hidden, head, targets, weights), dy),
+    gradient: ({ hidden, head, targets, weights, logitsAtOnce, dy }) => ({
+      hidden: () =>
+        mul(linearCrossEntropyGradient(hidden, head, targets, weights, { logitsAtOnce }), dy),
     }),
     cases: [
       {
@@ -74,6 +75,7 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = 
         shapes: { hidden: [130, 2], head: [5, 2], targets: [130], weights: [130] },
         ids: { targets: 5 },
         fixed: ["weights", "head"],
+        attrs: { logitsAtOnce: 640 },
       },
       {
         shapes: { hidden: [1, 1], head: [2, 1], targets: [1], weights: [1] },
@@ -85,32 +87,42 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"]> = 
         },
       },
     ],
-  },
-);
+  });
 
 /** d(linearCrossEntropy)/d(hidden), (R, C): weights · (softmax(hidden·headᵀ)·head − head[targets]), by chunks. */
-export const linearCrossEntropyGradient: Op<["hidden", "head", "targets", "weights"]> = defineOp(
-  "linearCrossEntropyGradient",
-  {
-    inputs: ["hidden", "head", "targets", "weights"],
-    infer: ({ hidden }) => hidden,
-    decompose({ hidden, head, targets, weights }) {
-      const parts = chunksOf({ hidden, head, targets, weights }).map((chunk) => {
-        const p = softmax(matmul(chunk.hidden, head, { transB: true }));
-        const difference = sub(matmul(p, head), gatherRows(head, chunk.targets));
-        return mul(difference, reshape(chunk.weights, { shape: [chunk.weights.shape[0]!, 1] }));
-      });
-      return parts.length === 1 ? parts[0]! : concat(parts, { axis: 0 });
-    },
-    cases: [],
+export const linearCrossEntropyGradient: Op<
+  ["hidden", "head", "targets", "weights"],
+  object,
+  Attrs
+> = defineOp("linearCrossEntropyGradient", {
+  inputs: ["hidden", "head", "targets", "weights"],
+  defaults,
+  infer: ({ hidden }) => hidden,
+  decompose({ head, logitsAtOnce, ...inputs }) {
+    const parts = chunksOf({ head, ...inputs }, logitsAtOnce).map((chunk) => {
+      const logits = matmul(chunk.hidden, head, { transB: true });
+      const difference = sub(matmul(softmax(logits), head), gatherRows(head, chunk.targets));
+      // the loss's own use of the logits first, so that they need not outlive this chunk
+      const weights = add(chunk.weights, mul(logSumOf(logits), constant(0)));
+      return mul(difference, reshape(weights, { shape: [weights.shape[0]!, 1] }));
+    });
+    return parts.length === 1 ? parts[0]! : concat(parts, { axis: 0 });
   },
-);
+  cases: [],
+});
 
-function chunksOf({ hidden, head, targets, weights }: Inputs): Inputs[] {
+function logSumOf(logits: Node): Node {
+  const largest = reduceMax(logits, { axes: [1] });
+  return sub(largest, log(reduceMax(softmax(logits), { axes: [1] })));
+}
+
+function chunksOf({ hidden, head, targets, weights }: Inputs, logitsAtOnce: number): Inputs[] {
   const R = hidden.shape[0]!;
-  if (R <= CHUNK) return [{ hidden, head, targets, weights }];
-  return Array.from({ length: Math.ceil(R / CHUNK) }, (_, i) => {
-    const range = { axis: 0, start: i * CHUNK, end: Math.min(R, (i + 1) * CHUNK) };
+  const fitting = Math.floor(logitsAtOnce / head.shape[0]! / FEWEST_ROWS) * FEWEST_ROWS;
+  const rows = Math.max(FEWEST_ROWS, fitting);
+  if (R <= rows) return [{ hidden, head, targets, weights }];
+  return Array.from({ length: Math.ceil(R / rows) }, (_, i) => {
+    const range = { axis: 0, start: i * rows, end: Math.min(R, (i + 1) * rows) };
     return {
       hidden: slice(hidden, range),
       head,

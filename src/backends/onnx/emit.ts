@@ -36,10 +36,11 @@ export function emitGraph(
   const caches = lowering.results(fresh, taken);
   const { emitter, inputs } = lowering;
   const values = [outputs, gradients, caches].flatMap((results) => Object.values(results));
+  const late = new Set(Object.keys(gradients).length > 0 ? Object.values(outputs) : []);
   const model = encodeModel({
     name: "lorikeet",
     opsets: OPSETS,
-    nodes: leavesLast(emitter.nodes),
+    nodes: leavesLast(emitter.nodes, late),
     initializers: emitter.initializers,
     inputs,
     outputs: roots.map(({ dtype, shape }, i) => ({ name: values[i]!, dtype, shape })),
