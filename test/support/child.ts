@@ -1,0 +1,48 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { pathToFileURL } from "node:url";
+
+/** How a process ended, and what it wrote. */
+export interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** A running `lorikeet` of its own process. */
+export interface RunningCommand {
+  readonly process: ChildProcess;
+  readonly ended: Promise<Ended>;
+  /** Resolves when the error stream has shown `text`, or when the process is over. */
+  readonly shows: (text: string) => Promise<void>;
+}
+
+const LOADER = pathToFileURL("scripts/typescript.js").href;
+
+/** Starts the command from its sources as a process, with `input` on standard input. */
+export function startLorikeet(argv: readonly string[], input = ""): RunningCommand {
+  const env = { ...process.env, NO_COLOR: "1" };
+  const child = spawn(process.execPath, ["--import", LOADER, "src/cli/main.ts", ...argv], { env });
+  let [out, err] = ["", ""];
+  child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
+  child.stdin.end(input);
+  const ended = new Promise<Ended>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => {
+      resolve({ code, signal, out, err });
+    });
+  });
+  const shows = (text: string): Promise<void> =>
+    new Promise((resolve) => {
+      const look = (): void => {
+        if (err.includes(text)) resolve();
+      };
+      child.stderr.on("data", look);
+      child.on("close", () => {
+        resolve();
+      });
+      look();
+    });
+  return { process: child, ended, shows };
+}
