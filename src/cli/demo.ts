@@ -7,11 +7,12 @@ import { runTraining } from "./train.ts";
 /** Held-out prompts that the demo shows before and after. */
 const PROMPTS = [
   "Hello, little one!",
-  "Do you love the summer sun?",
-  "Could you tell me a story?",
-  "How do I find courage?",
+  "What do you like to drink?",
+  "Where do you sleep at night?",
   "Do you fear the cat?",
-  "Will you tell me your dream?",
+  "Will you sing me a song?",
+  "Could you tell me a story?",
+  "Do you have any gold?",
 ];
 
 /** `lorikeet demo`: teaches the embedded model to answer like a parrot, and shows the difference. */
@@ -21,7 +22,8 @@ export function register(command: Command, context: CliContext): void {
     .addHelpText("after", "\nExample:\n  lorikeet demo")
     .action(async ({ outputDir }: { outputDir: string }) => {
       context.err.write(
-        "Teaching storyteller-6m, a small model of old novels that cannot chat, to answer as a lorikeet.\n",
+        "storyteller-6m, 6 million parameters, has read nothing but old English stories. It cannot chat.\n" +
+          "A LoRA adapter now teaches it to be Pip, a rainbow lorikeet. The prompts below are not in its data.\n\n",
       );
       const example = (name: string): string =>
         fileURLToPath(new URL(`../../examples/${name}`, import.meta.url));
@@ -36,12 +38,14 @@ export function register(command: Command, context: CliContext): void {
           lora_alpha: 32,
           target_modules: "all-linear",
           max_length: 256,
-          num_train_epochs: 3,
+          max_steps: 160,
           per_device_train_batch_size: 16,
           per_device_eval_batch_size: 16,
-          learning_rate: 5e-3,
+          learning_rate: 4e-3,
           lr_scheduler_type: "cosine",
           warmup_ratio: 0.05,
+          eval_steps: 80,
+          save_steps: 160,
           sample_prompts: PROMPTS,
         },
       });

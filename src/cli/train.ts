@@ -1,12 +1,14 @@
-import type { Command } from "commander";
-import pc from "picocolors";
+import { type Command, Option } from "commander";
 import { loadModel } from "../api/load-model.ts";
 import { startRun } from "../api/train.ts";
+import { formatDuration } from "../host/run-files/run-numbers.ts";
 import { loraOfConfig } from "../host/train-config-lora.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { trainFlags } from "../host/train-config-docs.ts";
 import { type RawConfig, readFlag, readTrainConfig } from "../host/train-config-read.ts";
+import { fieldDefault } from "../host/train-fields.ts";
 import type { TrainEvent } from "../train/events.ts";
+import { answersTable } from "./answers-table.ts";
 import { type CliContext, EXIT_CODES } from "./context.ts";
 import { withInterrupt } from "./interrupt.ts";
 import { showProgress } from "./progress.ts";
@@ -21,17 +23,23 @@ Examples:
 /** `lorikeet train`: fine-tunes a model with LoRA, from a YAML file or flags. */
 export function register(command: Command, context: CliContext): void {
   command.argument("[config]", "YAML or JSON file of settings (docs/config.md); flags win over it");
-  for (const { flags, description, group, isSwitch } of trainFlags()) {
+  for (const { key, flags, description, group, isSwitch } of trainFlags()) {
     command.optionsGroup(`${group}:`).option(flags, description);
-    if (isSwitch) command.option(flags.replace(/^--/, "--no-"), "");
+    if (isSwitch) command.addOption(offSwitch(flags, fieldDefault(key) === true));
   }
   command
+    .optionsGroup("Output:")
     .option("--json", "print every event as a line of JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (file: string | undefined, given: Record<string, unknown>) => {
       const config = await readTrainConfig({ file, flags: flagsOf(command, given) });
       await runTraining(config, context, { json: given["json"] === true });
     });
+}
+
+/** `--no-report` for `--report`; shown only where it changes the default. */
+function offSwitch(flags: string, isOn: boolean): Option {
+  return new Option(flags.replace(/^--/, "--no-"), `Turn ${flags} off.`).hideHelp(!isOn);
 }
 
 /** Trains as `config` says and shows what happens; the exit status says whether it was interrupted. */
@@ -58,7 +66,7 @@ export async function runTraining(
   });
   const end = events.find((event) => event.type === "end");
   if (end?.reason === "interrupted") context.exitCode = EXIT_CODES.interrupted;
-  if (!json) context.out.write(summary(config, events));
+  if (!json) context.out.write(summary(config, events, columnsOf(context)));
   return events;
 }
 
@@ -74,23 +82,19 @@ function flagsOf(command: Command, given: Record<string, unknown>): RawConfig {
   return settings;
 }
 
-function summary(config: TrainConfig, events: readonly TrainEvent[]): string {
-  const answers = events.flatMap((event) =>
-    event.type === "sample"
-      ? [
-          `${pc.bold(`> ${event.prompt}`)}\n  ${pc.dim("base   ")}  ${oneLine(event.base)}\n  ${pc.green("adapted")}  ${oneLine(event.adapted)}\n`,
-        ]
-      : [],
-  );
+function summary(config: TrainConfig, events: readonly TrainEvent[], width: number): string {
+  const samples = events.filter((event) => event.type === "sample");
+  const answers = samples.length === 0 ? "" : `${answersTable(samples, width)}\n\n`;
   const end = events.find((event) => event.type === "end");
   if (!end) return "";
   const where = `adapter: ${config.output_dir}/adapter_model.safetensors\n`;
   const report = config.report ? `report:  ${config.output_dir}/report.html\n` : "";
   const resume = end.reason === "interrupted" ? "Interrupted; continue with --resume.\n" : "";
-  return `\n${answers.join("\n")}\n${where}${report}${resume}`;
+  const done = `${end.step} steps in ${formatDuration(end.seconds)}\n`;
+  return `\n${answers}${done}${where}${report}${resume}`;
 }
 
-function oneLine(text: string): string {
-  const line = text.replaceAll(/\s+/g, " ").trim();
-  return line.length > 160 ? `${line.slice(0, 159)}…` : line;
+/** Columns of the terminal that results go to. */
+function columnsOf({ out }: CliContext): number {
+  return "columns" in out && typeof out.columns === "number" ? out.columns : 100;
 }
