@@ -2,15 +2,16 @@ import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { WeightSource } from "../backends/backend.ts";
 import type { ModelConfig } from "../formats/gguf/config.ts";
 import { configToGguf } from "../formats/gguf/config-write.ts";
+import { planGgufModel } from "../formats/gguf/export-model.ts";
 import type { GgufMetadata } from "../formats/gguf/metadata.ts";
-import { toGgufName } from "../formats/gguf/names.ts";
+import type { WritableType } from "../formats/gguf/quantize.ts";
 import { readGguf } from "../formats/gguf/read.ts";
-import { applyGgufTransform } from "../formats/gguf/transform.ts";
-import { encodeGguf, storedType } from "../formats/gguf/write.ts";
+import { encodeGguf } from "../formats/gguf/write.ts";
 import { toFloat32 } from "../tensor/convert.ts";
-import { type Tensor, tensor } from "../tensor/tensor.ts";
+import { tensor } from "../tensor/tensor.ts";
 import { openGguf } from "./checkpoint-gguf.ts";
 import { openSafetensors } from "./checkpoint-weights.ts";
 import { fileSource, readText, writeAtomically } from "./files.ts";
@@ -22,35 +23,29 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-type Type = "F32" | "F16" | "BF16" | "Q8_0";
+interface Converted {
+  readonly path: string;
+  readonly config: ModelConfig;
+  readonly source: WeightSource;
+  readonly warnings: readonly string[];
+}
 
-/** Writes the fixture model `name` as GGUF; gives the path and the weights it was written from. */
+/** Writes the fixture model `name` as GGUF. */
 async function convert(
   name: string,
-  type: Type,
+  type: WritableType,
   changes: ModelConfig = {},
-): Promise<{ path: string; config: ModelConfig; weights: Map<string, Tensor> }> {
+): Promise<Converted> {
   const json = JSON.parse(await readText(join(models, name, "config.json"))) as ModelConfig;
   const config = { ...json, ...changes };
   const source = await openSafetensors(join(models, name, "model.safetensors"));
-  const heads = Number(config["num_attention_heads"] ?? config["n_head"]);
-  const counts = { heads, keyValueHeads: Number(config["num_key_value_heads"] ?? heads) };
-  const { architecture, metadata, extraTensors } = configToGguf(config, { type });
-  const tensors = new Map(extraTensors);
-  const weights = new Map<string, Tensor>();
-  for (const weight of source.names) {
-    const mapped = toGgufName(architecture, weight);
-    if (!mapped) continue;
-    weights.set(weight, await source.read(weight));
-    tensors.set(mapped.name, applyGgufTransform(weights.get(weight)!, mapped.transform, counts));
-  }
-  const path = join(folder, `${name}.gguf`);
-  const specs = [...tensors].map(([key, { shape }]) => ({ name: key, type: storedType(type, shape), shape })); // prettier-ignore
-  await writeAtomically(
-    path,
-    encodeGguf(metadata, specs, (key) => tensors.get(key)!),
+  const { metadata, specs, read, warnings } = planGgufModel(
+    { name, config, weights: source },
+    { type },
   );
-  return { path, config, weights };
+  const path = join(folder, `${name}.gguf`);
+  await writeAtomically(path, encodeGguf(metadata, specs, read));
+  return { path, config, source, warnings };
 }
 
 describe("a model written as F32 GGUF reads back as its Hugging Face weights", () => {
@@ -59,11 +54,12 @@ describe("a model written as F32 GGUF reads back as its Hugging Face weights", (
     async (name) => {
       const plain = Array<string>(3).fill("sliding_attention");
       const changes = name === "gemma3_text" ? { layer_types: plain, query_pre_attn_scalar: 16 } : name === "gemma2" ? { query_pre_attn_scalar: 16 } : {}; // prettier-ignore
-      const { path, config, weights } = await convert(name, "F32", changes);
+      const { path, config, source } = await convert(name, "F32", changes);
       const checkpoint = await openGguf(path);
-      expect([...checkpoint.weights.names].sort()).toEqual([...weights.keys()].sort());
+      expect([...checkpoint.weights.names].sort()).toEqual([...source.names].sort());
       expect(checkpoint.config["model_type"]).toBe(config["model_type"]);
-      for (const [key, expected] of weights) {
+      for (const key of source.names) {
+        const expected = await source.read(key);
         const { dtype, shape } = checkpoint.weights.get(key);
         const got = await checkpoint.weights.read(key);
         expect({ dtype, shape }, key).toEqual({ dtype: got.dtype, shape: got.shape });
@@ -159,4 +155,17 @@ test("the header is read in a few pieces, not the whole file", async () => {
   const lengths: number[] = [];
   await readGguf({ ...source, read: (offset, length) => { lengths.push(length); return source.read(offset, length); } }); // prettier-ignore
   expect(lengths).toEqual([Math.min(2 ** 20, source.size)]);
+});
+
+test("what llama.cpp would run otherwise is warned of, what it has no place for refused", async () => {
+  expect((await convert("llama", "F32")).warnings).toEqual([]);
+  expect((await convert("mistral", "F32")).warnings).toEqual([
+    "llama.cpp ignores the sliding window of 5 tokens: longer texts get other answers",
+  ]);
+  const { config, source } = await convert("llama", "F32");
+  const names = [...source.names, "model.layers.0.odd.weight", "model.rotary_emb.inv_freq"];
+  const weights = { ...source, names };
+  expect(() => planGgufModel({ name: "x", config, weights }, { type: "F32" })).toThrow(
+    /1 fault:\n {2}- weight "model.layers.0.odd.weight"$/,
+  );
 });

@@ -108,6 +108,20 @@ test("the old spelling of rope is written alike", () => {
   });
 });
 
+test("numbers that were rounded to f32 are told as they were written", () => {
+  for (const [name, key, field] of [
+    ["gpt2", "gpt2.attention.layer_norm_epsilon", "layer_norm_epsilon"],
+    ["llama", "llama.attention.layer_norm_rms_epsilon", "rms_norm_eps"],
+  ] as const) {
+    const { metadata } = configToGguf(fixture(name), { type: "F32" });
+    const rounded = new Map([
+      ...metadata,
+      [key, { type: "f32", value: Math.fround(1e-5) }] as const,
+    ]);
+    expect(configFromGguf(header(rounded))[field]).toBe(1e-5);
+  }
+});
+
 test("sizes come from the embedding, the dtype from its type, the head from its presence", () => {
   const { metadata } = configToGguf(fixture("llama"), { type: "F16", name: "tiny" });
   expect(metadata.get("general.name")?.value).toBe("tiny");

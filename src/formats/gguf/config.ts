@@ -109,8 +109,10 @@ export function configFromGguf(header: GgufHeader, rope: RopeFactors = {}): Mode
   const { metadata, tensors } = header;
   const architecture = asGgufArchitecture(getString(metadata, "general.architecture"));
   const names = new Set(tensors.map(({ name }) => name));
-  const optional = (key: string): number | undefined =>
-    getNumber(metadata, `${architecture}.${key}`);
+  const optional = (key: string): number | undefined => {
+    const value = getNumber(metadata, `${architecture}.${key}`);
+    return value === undefined ? undefined : tidy(value);
+  };
   const source: Source = {
     header,
     architecture,
@@ -146,7 +148,7 @@ function decoder(source: Source): ModelConfig {
     num_key_value_heads: source.number("attention.head_count_kv", heads),
     head_dim: source.optional("attention.key_length") ?? (isPartial ? hidden / heads : defaultDim),
     max_position_embeddings: source.number("context_length"),
-    rms_norm_eps: tidy(source.number("attention.layer_norm_rms_epsilon")),
+    rms_norm_eps: source.number("attention.layer_norm_rms_epsilon"),
     hidden_act: "silu",
     attention_bias: source.has("blk.0.attn_q.bias"),
     rope_parameters: rope(source),
@@ -195,7 +197,7 @@ function storedDtype({ tensors }: GgufHeader): string {
 
 /** Metadata floats are f32: 9.999999747378752e-6 was written as 1e-5. */
 function tidy(value: number): number {
-  return Number(value.toPrecision(7));
+  return Number.isInteger(value) ? value : Number(value.toPrecision(7));
 }
 
 function missing(key: string): never {

@@ -29,6 +29,8 @@ export interface GgufExport {
   readonly metadata: GgufMetadata;
   readonly specs: readonly GgufTensorSpec[];
   readonly read: (name: string) => Promise<Tensor>;
+  /** Where llama.cpp will run the model otherwise than its config says. */
+  readonly warnings: readonly string[];
 }
 
 /** Buffers that old checkpoints hold and no model needs. */
@@ -63,12 +65,22 @@ export function planGgufModel(model: ExportedModel, { type }: { type: WritableTy
   return {
     metadata: new Map([...metadata, ...tokenizerMetadata(model)]),
     specs: [...extras, ...specs],
+    warnings: warningsOf(config),
     async read(name) {
       const source = sources.get(name);
       if (!source) return extraTensors.get(name)!;
       return applyGgufTransform(await weights.read(source.hf), source.transform, heads);
     },
   };
+}
+
+function warningsOf(config: ModelConfig): string[] {
+  const { model_type: type, sliding_window: window, max_position_embeddings: longest } = config;
+  const isIgnored = type === "mistral" || type === "phi3";
+  if (!isIgnored || typeof window !== "number" || window >= Number(longest)) return [];
+  return [
+    `llama.cpp ignores the sliding window of ${window} tokens: longer texts get other answers`,
+  ];
 }
 
 function headsOf(config: ModelConfig): HeadCounts {
