@@ -52,6 +52,7 @@ export function configToGguf(
 
 function writeGpt2({ config, set }: ConfigTarget): void {
   const width = numberOf(config, "n_embd");
+  set("vocab_size", "u32", numberOf(config, "vocab_size"));
   set("context_length", "u32", numberOf(config, "n_positions", config["n_ctx"]));
   set("embedding_length", "u32", width);
   set("feed_forward_length", "u32", numberOf(config, "n_inner", 4 * width));
