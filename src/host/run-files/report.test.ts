@@ -91,7 +91,8 @@ test("durations and sizes read as a person says them", () => {
     "1 h 0 min",
     "2 h 3 min",
   ]);
-  expect([512 * 2 ** 20, 1.9 * 2 ** 30].map(formatBytes)).toEqual(["512 MiB", "1.9 GiB"]);
+  const sizes = [291 * 2 ** 10, 512 * 2 ** 20, 1.9 * 2 ** 30].map(formatBytes);
+  expect(sizes).toEqual(["291 KiB", "512 MiB", "1.9 GiB"]);
 });
 
 test("the report is one page: escaped, with answers, warnings and every setting", () => {

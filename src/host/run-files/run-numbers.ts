@@ -56,8 +56,9 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(whole / 3600)} h ${Math.round((whole % 3600) / 60)} min`;
 }
 
-/** `bytes` in binary units: 512 MiB, 1.9 GiB. */
+/** `bytes` in binary units: 291 KiB, 512 MiB, 1.9 GiB. */
 export function formatBytes(bytes: number): string {
+  if (bytes < 2 ** 20) return `${Math.round(bytes / 2 ** 10)} KiB`;
   if (bytes < 2 ** 30) return `${Math.round(bytes / 2 ** 20)} MiB`;
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }

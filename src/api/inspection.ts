@@ -1,0 +1,144 @@
+import type { Adapter } from "../adapter/adapter.ts";
+import { adapterModules, pairOf } from "../adapter/adapter-modules.ts";
+import { siteOf } from "../adapter/targets.ts";
+import { nearest } from "../errors.ts";
+import { BYTES } from "../tensor/dtype.ts";
+import { sizeOf } from "../tensor/shape.ts";
+import type { Model } from "./model.ts";
+
+/** Layers of one kind: those whose names differ in their layer number alone. */
+export interface LayerGroup {
+  /** `model.layers.*.self_attn.q_proj`. */
+  readonly module: string;
+  readonly count: number;
+  readonly inFeatures: number;
+  readonly outFeatures: number;
+}
+
+/** What is in a model. */
+export interface ModelInspection {
+  readonly kind: "model";
+  readonly name: string;
+  readonly family: string;
+  readonly parameters: number;
+  readonly bytes: number;
+  readonly dtypes: readonly string[];
+  readonly context: number | undefined;
+  readonly vocabulary: number | undefined;
+  readonly hasChatTemplate: boolean;
+  /** Layers that LoRA can be attached to. */
+  readonly layers: readonly LayerGroup[];
+}
+
+/** LoRA on layers of one kind. */
+export interface AdapterGroup extends LayerGroup {
+  readonly ranks: readonly number[];
+  readonly scales: readonly number[];
+  readonly parameters: number;
+}
+
+/** What is in an adapter, and how it fits a base where one is given. */
+export interface AdapterInspection {
+  readonly kind: "adapter";
+  readonly baseModel: string | undefined;
+  readonly r: number;
+  readonly alpha: number;
+  readonly variant: string;
+  readonly parameters: number;
+  readonly bytes: number;
+  readonly dtypes: readonly string[];
+  readonly layers: readonly AdapterGroup[];
+  /** Weights of the base that the adapter replaces whole, and modules of which it replaces rows. */
+  readonly replaces: readonly string[];
+  readonly fit?: AdapterFit;
+}
+
+/** Layers of a base that an adapter has tensors for, and those of its own that the base lacks. */
+export interface AdapterFit {
+  readonly base: string;
+  readonly matched: number;
+  readonly unmatched: readonly { readonly module: string; readonly nearest: readonly string[] }[];
+  /** Parameters of the adapter as a share of all, in percent. */
+  readonly percent: number;
+}
+
+/** What is in `model`. No weight is read. */
+export function inspectModel({ checkpoint, layers }: Model): ModelInspection {
+  const { config, weights, name } = checkpoint;
+  const all = weights.names.map((weight) => weights.get(weight));
+  const numberOf = (key: string): number | undefined =>
+    typeof config[key] === "number" ? config[key] : undefined;
+  return {
+    kind: "model",
+    name,
+    family: String(config["model_type"]),
+    parameters: all.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+    bytes: all.reduce((sum, { shape, dtype }) => sum + sizeOf(shape) * BYTES[dtype], 0),
+    dtypes: [...new Set(all.map(({ dtype }) => dtype))],
+    context: numberOf("max_position_embeddings"),
+    vocabulary: numberOf("vocab_size"),
+    hasChatTemplate: checkpoint.chatTemplate !== undefined,
+    layers: grouped(layers, ({ module }) => module).map(([module, group]) => ({
+      module,
+      count: group.length,
+      inFeatures: group[0]!.inFeatures,
+      outFeatures: group[0]!.outFeatures,
+    })),
+  };
+}
+
+/** What is in `adapter`, and whether it fits `base`. @throws LorikeetError `adapter-tensors` */
+export function inspectAdapter(adapter: Adapter, base?: Model): AdapterInspection {
+  const { config, tensors } = adapter;
+  const { lora, whole, rows } = adapterModules(adapter);
+  const values = [...tensors.values()];
+  const parameters = values.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  const modules = [...lora].map(([module, parts]) => {
+    const { a, b } = pairOf(parts);
+    const { scale } = siteOf(config, module);
+    const size = [...parts.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+    return { module, rank: a.shape[0]!, scale, ins: a.shape[1]!, outs: b.shape[0]!, size };
+  });
+  return {
+    kind: "adapter",
+    baseModel: config.baseModel,
+    r: config.r,
+    alpha: config.alpha,
+    variant: [config.useRslora ? "rsLoRA" : "LoRA", ...(config.useDora ? ["DoRA"] : [])].join(", "),
+    parameters,
+    bytes: values.reduce((sum, { data }) => sum + data.byteLength, 0),
+    dtypes: [...new Set(values.map(({ dtype }) => dtype))],
+    layers: grouped(modules, ({ module }) => module).map(([module, group]) => ({
+      module,
+      count: group.length,
+      inFeatures: group[0]!.ins,
+      outFeatures: group[0]!.outs,
+      ranks: [...new Set(group.map(({ rank }) => rank))],
+      scales: [...new Set(group.map(({ scale }) => scale))],
+      parameters: group.reduce((sum, { size }) => sum + size, 0),
+    })),
+    replaces: [...whole.keys(), ...rows.keys()],
+    ...(base && { fit: fitOf([...lora.keys()], parameters, base) }),
+  };
+}
+
+function fitOf(modules: readonly string[], parameters: number, base: Model): AdapterFit {
+  const names = base.layers.map(({ module }) => module);
+  const unmatched = modules.filter((module) => !names.includes(module));
+  return {
+    base: base.checkpoint.name,
+    matched: modules.length - unmatched.length,
+    unmatched: unmatched.map((module) => ({ module, nearest: nearest(module, names, 1) })),
+    percent: (100 * parameters) / (parameters + inspectModel(base).parameters),
+  };
+}
+
+/** `items` by name, numbers between dots made `*`, in the order of their first. */
+function grouped<T>(items: readonly T[], nameOf: (item: T) => string): [string, T[]][] {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const name = nameOf(item).replaceAll(/\.\d+(?=\.|$)/g, ".*");
+    groups.set(name, [...(groups.get(name) ?? []), item]);
+  }
+  return [...groups];
+}
