@@ -102,7 +102,7 @@ async function engineWith(
   device: DeviceOptions,
   { values }: Attachment,
 ): Promise<Engine> {
-  const engine = openEngine(weights, device);
+  const engine = await openEngine(weights, device);
   for (const [name, value] of values) await engine.set(name, convert(value, "f32"));
   return engine;
 }

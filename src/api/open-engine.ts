@@ -5,7 +5,7 @@ import { LorikeetError } from "../errors.ts";
 
 /** Where and how programs run. */
 export interface DeviceOptions {
-  /** `auto` (default), `cpu`, `webgpu`, or `reference` (float64, slow: for checking). */
+  /** `auto` (default) and `cpu`: ONNX Runtime; `webgpu`; `cuda` or `cuda:N`; `reference`: float64, slow, for checking. */
   readonly device?: string;
   /** Threads of one operator on the CPU; one for each physical core by default. */
   readonly threads?: number;
@@ -15,16 +15,26 @@ export interface DeviceOptions {
 
 /**
  * An engine over the frozen `weights`.
- * @throws LorikeetError `unknown-device` listing the devices there are
+ * @throws LorikeetError `unknown-device` listing the devices there are; `cuda-library`, `cuda-driver` or `cuda-device`
+ * where a GPU was asked for and is not usable
  */
-export function openEngine(weights: WeightSource, options: DeviceOptions = {}): Engine {
+export async function openEngine(
+  weights: WeightSource,
+  options: DeviceOptions = {},
+): Promise<Engine> {
   const { device = "auto", threads, memory } = options;
   const shared = { weights, ...(threads !== undefined && { threads }), ...(memory && { memory }) };
   if (device === "auto" || device === "cpu") return createOnnxEngine(shared);
   if (device === "webgpu") return createOnnxEngine({ ...shared, provider: "webgpu" });
   if (device === "reference") return referenceEngine(weights);
+  const gpu = /^cuda(?::(\d+))?$/.exec(device);
+  if (gpu) {
+    // loaded only here, as it opens the driver's library
+    const { cudaEngine } = await import("../backends/cuda/engine.ts");
+    return cudaEngine(weights, { index: Number(gpu[1] ?? 0) });
+  }
   throw new LorikeetError(
     "unknown-device",
-    `Expected device to be auto, cpu, webgpu or reference, got ${device}`,
+    `Expected device to be auto, cpu, webgpu, cuda, cuda:N or reference, got ${device}`,
   );
 }

@@ -92,7 +92,7 @@ async function* trainingEvents(
   for (const warning of data.warnings) yield { type: "warning", ...warning };
   const plan = planOf(model, run);
   const { device, threads } = config;
-  const engine = openEngine(model.checkpoint.weights, {
+  const engine = await openEngine(model.checkpoint.weights, {
     device,
     ...(threads !== null && { threads }),
   });
