@@ -18,5 +18,6 @@ export {
   openSession,
   type Session,
 } from "./api/generate.ts";
+export { exportGguf, merge, type MergeResult, mergeToGguf } from "./api/merge.ts";
 export { train, type TrainRun } from "./api/train.ts";
 export { type TrainOptions } from "./api/train-options.ts";

@@ -1,0 +1,101 @@
+import { type Command, InvalidArgumentError } from "commander";
+import { loadModel } from "../api/load-model.ts";
+import { merge, mergeToGguf } from "../api/merge.ts";
+import type { WritableType } from "../formats/gguf/quantize.ts";
+import { loadAdapterFolder } from "../host/adapter-files.ts";
+import { formatBytes } from "../host/run-files/run-numbers.ts";
+import type { DType } from "../tensor/dtype.ts";
+import type { CliContext } from "./context.ts";
+
+const EXAMPLES = `
+Examples:
+  lorikeet merge --adapter out -o merged
+  lorikeet merge --model HuggingFaceTB/SmolLM2-135M-Instruct --adapter out -o merged --dtype bf16
+  lorikeet merge --adapter out -o ollama --to gguf --dtype q8_0
+  lorikeet merge --adapter out -o merged --max-shard-size 2GB`;
+
+/** Options of `merge`, as commander parses them. */
+interface Flags {
+  readonly model: string;
+  readonly adapter: string;
+  readonly output: string;
+  readonly to: string;
+  readonly dtype?: string;
+  readonly maxShardSize: number;
+  readonly safe: boolean;
+  readonly requantize?: boolean;
+  readonly overwrite?: boolean;
+  readonly json?: boolean;
+}
+
+/** `lorikeet merge`: writes base and adapter as one model. */
+export function register(command: Command, context: CliContext): void {
+  command
+    .option("-m, --model <ref>", "hub id, folder, .gguf file or storyteller-6m", "storyteller-6m")
+    .requiredOption("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
+    .requiredOption("-o, --output <folder>", "new folder for the merged model")
+    .option(
+      "--to <format>",
+      "safetensors (Hugging Face folder) or gguf (with an Ollama Modelfile)",
+      parseFormat,
+      "safetensors",
+    ) // prettier-ignore
+    .option("--dtype <type>", "f32, f16, bf16, for gguf also q8_0; default: the base's", parseDType)
+    .option("--max-shard-size <size>", "largest file of weights, such as 2GB", parseSize, 5e9)
+    .option("--safe", "refuse merged weights that are not finite (default)", true)
+    .option("--no-safe", "write them all the same")
+    .option("--requantize", "merge into a quantized base all the same")
+    .option("--overwrite", "replace what is in the output folder")
+    .option("--json", "print what was written as JSON")
+    .addHelpText("after", EXAMPLES)
+    .action(async (flags: Flags) => {
+      const adapter = await loadAdapterFolder(flags.adapter);
+      const model = await loadModel(flags.model);
+      const { maxShardSize, output, to, dtype, safe, requantize, overwrite, json } = flags;
+      const options = {
+        safe,
+        maxShardBytes: maxShardSize,
+        tokenizerFrom: flags.adapter,
+        ...(requantize && { requantize }),
+        ...(overwrite && { overwrite }),
+      };
+      const result =
+        to === "gguf"
+          ? await mergeToGguf(model, adapter, output, {
+              ...options,
+              ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
+            })
+          : await merge(model, adapter, output, { ...options, ...folderType(command, dtype) });
+      const { files, bytes, changed, unties } = result;
+      if (json) context.out.write(`${JSON.stringify(result)}\n`);
+      else {
+        const untied = unties ? "; embedding and head are two matrices now" : "";
+        context.out.write(`${output}: ${changed.length} weights merged${untied}, ${files.length} files, ${formatBytes(bytes)}\n`); // prettier-ignore
+      }
+    });
+}
+
+const SIZES: Readonly<Record<string, number>> = { B: 1, KB: 1e3, MB: 1e6, GB: 1e9, MIB: 2 ** 20, GIB: 2 ** 30 }; // prettier-ignore
+
+function parseSize(text: string): number {
+  const [, digits, unit] = /^([\d.]+)\s*([a-z]*)$/i.exec(text) ?? [];
+  const size = Number(digits) * (SIZES[(unit || "B").toUpperCase()] ?? NaN);
+  if (size > 0) return size;
+  throw new InvalidArgumentError("Expected a size such as 500MB or 2GB.");
+}
+
+function folderType(command: Command, dtype: string | undefined): { dtype?: DType } {
+  if (dtype === "q8_0") command.error("error: q8_0 is a type of GGUF files: add --to gguf", { exitCode: 2 }); // prettier-ignore
+  return dtype === undefined ? {} : { dtype: dtype as DType };
+}
+
+function parseDType(text: string): string {
+  const type = text.toLowerCase();
+  if (["f32", "f16", "bf16", "q8_0"].includes(type)) return type;
+  throw new InvalidArgumentError("Expected f32, f16, bf16 or q8_0.");
+}
+
+function parseFormat(text: string): string {
+  if (text === "safetensors" || text === "gguf") return text;
+  throw new InvalidArgumentError("Expected safetensors or gguf.");
+}
