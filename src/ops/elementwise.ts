@@ -1,7 +1,7 @@
 /** @file Loops and definitions that all elementwise ops share. */
 import type { Node } from "../ir/node.ts";
 import type { OpCase, Value } from "../ir/rules.ts";
-import { broadcastShapes, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
+import { broadcastShapes, sameShape, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
 
 /** For each element of `shape`, the offset of the element of `from` that broadcasts to it. */
@@ -34,9 +34,13 @@ export function mapPairs(
   shape: Shape,
   f: (x: number, y: number) => number,
 ): Float64Array {
-  const left = broadcastOffsets(a.shape, shape);
-  const right = broadcastOffsets(b.shape, shape);
-  return Float64Array.from(left, (offset, i) => f(a.data[offset]!, b.data[right[i]!]!));
+  const out = new Float64Array(sizeOf(shape));
+  const [left, right] = [a, b].map((value) =>
+    sameShape(value.shape, shape) ? undefined : broadcastOffsets(value.shape, shape),
+  );
+  for (let i = 0; i < out.length; i++)
+    out[i] = f(a.data[left ? left[i]! : i]!, b.data[right ? right[i]! : i]!);
+  return out;
 }
 
 /** What differs between ops of one argument. */
