@@ -17,6 +17,7 @@ const table = {
   "backends/cuda": ["passes", "backends/backend", "backends/caches"],
   adapter: ["passes", "formats"],
   diffusion: ["models", "data", "adapter", "backends/backend"],
+  layers: ["adapter", "backends/reference"],
   train: ["models", "data", "adapter", "diffusion", "backends/backend"],
   generate: ["models", "data", "adapter", "backends/backend"],
   host: ["formats", "train"],
@@ -37,6 +38,7 @@ export const portable = [
   "models",
   "adapter",
   "diffusion",
+  "layers",
   "train",
   "generate",
 ];
