@@ -43,6 +43,15 @@ describe("lorikeet", () => {
     expect(err).toContain('Expected `learning_rate` to be a number above 0, got "fast" (string).');
   });
 
+  test("data preview marks what is trained", async () => {
+    const path = "examples/lorikeet-chat.heldout.jsonl";
+    const { code, out } = await lorikeet("data", "preview", path, "--count", "1", "--limit", "5");
+    expect(code).toBe(0);
+    expect(out).toMatch(/^Sample 1 of 5: \d+ tokens, \d+ trained\n<\|im_start\|>user\n/);
+    const { err } = await lorikeet("data", "preview", path, "--train-on", "answers");
+    expect(err).toContain("Expected `train_on` to be completion, prompt or all");
+  });
+
   test("generate refuses numbers that are none", async () => {
     const { code, err } = await lorikeet("generate", "--max-new-tokens", "few");
     expect(code).toBe(EXIT_CODES.usage);

@@ -31,6 +31,21 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./chat.ts"),
   },
   {
+    name: "merge",
+    summary: "write base and adapter as one model: safetensors, or GGUF for llama.cpp and Ollama",
+    load: () => import("./merge.ts"),
+  },
+  {
+    name: "data",
+    summary: "preview training data as the model will read it",
+    load: () => import("./data.ts"),
+  },
+  {
+    name: "inspect",
+    summary: "show what is in a model or an adapter, and whether they fit",
+    load: () => import("./inspect.ts"),
+  },
+  {
     name: "demo",
     summary: "see LoRA work: a minute of training, answers before and after",
     load: () => import("./demo.ts"),

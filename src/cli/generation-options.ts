@@ -50,7 +50,8 @@ export function generateOptions(flags: GenerationFlags): GenerateOptions {
   return { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed };
 }
 
-function number(text: string): number {
+/** Reads a number from the command line. */
+export function number(text: string): number {
   const value = Number(text);
   if (text.trim() === "" || !Number.isFinite(value))
     throw new InvalidArgumentError("Expected a number.");
