@@ -1,5 +1,6 @@
 import { type Tensor, tensor } from "../tensor/tensor.ts";
-import type { Example } from "./examples.ts";
+import { type Bucket, bucketFor } from "./buckets.ts";
+import { type Example, supervisedTokens } from "./examples.ts";
 
 /** What programs are compiled for: batches are padded to these sizes. */
 export interface BatchShape {
@@ -11,6 +12,8 @@ export interface BatchShape {
   readonly lengthMultiple?: number;
   /** Loss rows are rounded up to multiples of B·T divided by this. Default 8. */
   readonly lossRowSteps?: number;
+  /** Sizes to pad to, where a batch fits into one of them; smallest first. */
+  readonly buckets?: readonly Bucket[];
   readonly padId: number;
   /** Whether rows hold several samples: adds `segments`. */
   readonly packing: boolean;
@@ -37,7 +40,9 @@ export function collate(
 ): Batch {
   const { batchSize: B, maxLength, lengthMultiple = 64, lossRowSteps = 8 } = shape;
   const used = rows.map((row) => row.reduce((sum, { inputIds }) => sum + inputIds.length, 0));
-  const T = bucket(Math.max(...used), lengthMultiple, maxLength);
+  const need = { length: Math.max(...used), rows: supervisedIn(rows) };
+  const chosen = bucketFor(shape.buckets ?? [], need);
+  const T = chosen?.length ?? bucket(need.length, lengthMultiple, maxLength);
   const ids = new BigInt64Array(B * T).fill(BigInt(shape.padId));
   const positions = new BigInt64Array(B * T);
   const segments = new BigInt64Array(B * T);
@@ -58,7 +63,8 @@ export function collate(
     }
     segments.fill(BigInt(rows[b]?.length ?? 0), at, (b + 1) * T);
   }
-  const R = bucket(Math.max(1, lossRows.length), Math.ceil((B * T) / lossRowSteps), B * T);
+  const steps = Math.ceil((B * T) / lossRowSteps);
+  const R = chosen?.rows ?? bucket(Math.max(1, lossRows.length), steps, B * T);
   return {
     input_ids: tensor("i64", [B, T], ids),
     position_ids: tensor("i64", [B, T], positions),
@@ -67,6 +73,10 @@ export function collate(
     targets: integers(targets, R),
     loss_weights: tensor("f32", [R], new Float32Array(R).fill(weight, 0, lossRows.length)),
   };
+}
+
+function supervisedIn(rows: readonly (readonly Example[])[]): number {
+  return rows.flat().reduce((sum, example) => sum + supervisedTokens(example), 0);
 }
 
 /** `values`, filled up with zeros. */

@@ -1,5 +1,6 @@
 import { LorikeetError } from "../errors.ts";
 import { type Batch, type BatchShape, collate } from "./batch.ts";
+import { type Bucket, chooseBuckets } from "./buckets.ts";
 import { type BatchPlan, planEpoch, planEvaluation } from "./epoch.ts";
 import type { ExampleStore } from "./example-store.ts";
 
@@ -55,6 +56,8 @@ export function createLoader(
     return planned.plan;
   };
   const { batchSize, accumulation, packing, seed } = options;
+  const ahead = [0, 1, 2].flatMap((epoch) => planEpoch(samples, store.lengths, options, epoch));
+  const shape = { ...options, buckets: bucketsOf(ahead, store, options) };
   const fingerprint = `${store.fingerprint}-${samples.length}-${batchSize}x${accumulation}${packing ? "p" : ""}-${seed}`;
   const windowsOf = (epoch: number): number => Math.ceil(planOf(epoch).length / accumulation);
 
@@ -75,7 +78,7 @@ export function createLoader(
           const first = window * accumulation;
           const plan = planOf(epoch).slice(first, first + accumulation);
           yield {
-            batches: await collateAll(store, plan, options),
+            batches: await collateAll(store, plan, shape),
             tokens: sumOf(plan, store.lengths),
             epoch: epoch + (window + 1) / count,
             cursor: { ...next, fingerprint },
@@ -94,10 +97,23 @@ export async function* evaluationBatches(
 ): AsyncGenerator<Batch> {
   const plan = planEvaluation(samples, store.lengths, shape);
   const weight = 1 / sumOf(plan, store.supervised);
+  const buckets = bucketsOf(plan, store, shape);
   for (const rows of plan) {
     const examples = await readRows(store, rows);
-    yield collate(examples, shape, weight);
+    yield collate(examples, { ...shape, buckets }, weight);
   }
+}
+
+/** Loss rows of a bucket are a multiple of this, so that the batches of later passes fit too. */
+const ROW_MULTIPLE = 32;
+
+/** The sizes that the batches of `plan` are padded to. */
+function bucketsOf(plan: BatchPlan, store: ExampleStore, shape: BatchShape): Bucket[] {
+  const needs = plan.map((rows) => ({
+    length: Math.max(...rows.map((row) => sumOf([[row]], store.lengths))),
+    rows: ROW_MULTIPLE * Math.ceil(sumOf([rows], store.supervised) / ROW_MULTIPLE),
+  }));
+  return chooseBuckets(needs, { multiple: shape.lengthMultiple ?? 64, maxLength: shape.maxLength });
 }
 
 function parseCursor(cursor: unknown, fingerprint: string): DataCursor {
