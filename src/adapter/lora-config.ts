@@ -1,8 +1,12 @@
-/** How LoRA is initialised. https://arxiv.org/abs/2404.02948 (pissa), https://arxiv.org/abs/2406.01775 (olora) */
+/**
+ * How LoRA is initialised: PEFT's names, and `kaiming-normal` (A normal with negative slope 0.01, B zero; PEFT reads
+ * such an adapter as `true`). https://arxiv.org/abs/2404.02948 (pissa), https://arxiv.org/abs/2406.01775 (olora)
+ */
 export type LoraInit =
   | true
   | false
   | "gaussian"
+  | "kaiming-normal"
   | "pissa"
   | `pissa_niter_${number}`
   | "olora"

@@ -1,0 +1,43 @@
+import type { LoraSite } from "../../passes/lora.ts";
+import { type Dense, scaleColumns, scaleRows, topSingular, transposed } from "../linear-algebra.ts";
+import type { InitialFactors } from "./initial-part.ts";
+
+/** Levels of the 4-bit NormalFloat. https://arxiv.org/abs/2305.14314, appendix E */
+const NF4: readonly number[] = [
+  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+  -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+  0.7229568362236023, 1,
+];
+const BLOCK = 64;
+
+/**
+ * LoftQ, one round at 4 bits: the base becomes its own NF4 quantization, and B·A the best approximation of what that
+ * loses. As in PEFT the scale is left out of account: use alpha = r. https://arxiv.org/abs/2310.08659
+ */
+export function loftqInit(matrix: Dense, { rank }: LoraSite): InitialFactors {
+  const base: Dense = { ...matrix, data: quantizeNf4(matrix.data) };
+  const lost: Dense = { ...matrix, data: matrix.data.map((value, i) => value - base.data[i]!) };
+  const { u, s, v } = topSingular(lost, rank);
+  const root = s.map(Math.sqrt);
+  return { a: scaleRows(transposed(v), root), b: scaleColumns(u, root), base };
+}
+
+/** Values as they come back from NF4 in blocks of 64 with an absolute maximum each. */
+export function quantizeNf4(values: Float64Array): Float64Array {
+  const out = new Float64Array(values.length);
+  for (let start = 0; start < values.length; start += BLOCK) {
+    const block = values.subarray(start, start + BLOCK);
+    const largest = Math.fround(block.reduce((max, value) => Math.max(max, Math.abs(value)), 0));
+    block.forEach((value, i) => {
+      out[start + i] = largest === 0 ? 0 : nearestLevel(value / largest) * largest;
+    });
+  }
+  return out;
+}
+
+function nearestLevel(value: number): number {
+  return NF4.reduce((best, level) =>
+    Math.abs(value - level) < Math.abs(value - best) ? level : best,
+  );
+}

@@ -1,0 +1,81 @@
+import { type LoraConfig, type LoraInit, lora } from "../adapter/lora-config.ts";
+import { LorikeetError } from "../errors.ts";
+import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
+
+/** What all LoRA layers are made with; defaults are those of `lora()`. */
+export interface LayerOptions {
+  /** Rank of ΔW; 0: the plain layer. */
+  readonly r?: number;
+  readonly alpha?: number;
+  /** Probability of dropping an element, in training mode. */
+  readonly dropout?: number;
+  /** Where dropout acts: on the adapter's input (default, as in the paper) or on its result. */
+  readonly dropoutOn?: "input" | "output";
+  /** The base has a bias; default true. */
+  readonly bias?: boolean;
+  /** `eva` and `loftq` need a whole model. */
+  readonly init?: Exclude<LoraInit, "eva" | "loftq">;
+  /** Scale alpha / √r instead of alpha / r. */
+  readonly useRslora?: boolean;
+  readonly useDora?: boolean;
+  /** Selects all random numbers: first weights and dropout. */
+  readonly seed?: number;
+}
+
+/** The layer's name in its graph; adapter tensors are `lora_A.weight` … */
+export const MODULE = "layer";
+
+/** What a layer is: its shapes, and its base. */
+export type LayerShape = Omit<LoraCandidate, "module" | "weight" | "fanInFanOut">;
+
+/** A layer's adapter: what the pass inserts, and how its tensors start. */
+export interface LayerAdapter {
+  readonly candidate: LoraCandidate;
+  readonly site: LoraSite;
+  readonly config: LoraConfig;
+}
+
+/**
+ * The adapter that `options` describe.
+ * @throws LorikeetError `layer-options` listing every option that is not possible
+ */
+export function layerAdapter(shape: LayerShape, options: LayerOptions): LayerAdapter {
+  const { r, alpha, dropout, init, useRslora, useDora } = { ...lora(), ...options };
+  const sizes = {
+    inFeatures: shape.inFeatures,
+    outFeatures: shape.outFeatures,
+    kernel: shape.kernel,
+  };
+  const faults = [
+    Number.isInteger(r) && r >= 0 ? "" : `r to be a whole number from 0, got ${r}`,
+    dropout >= 0 && dropout < 1 ? "" : `dropout to be from 0 to below 1, got ${dropout}`,
+    [sizes.inFeatures, sizes.outFeatures, ...sizes.kernel].every(isSize)
+      ? ""
+      : `sizes to be positive whole numbers, got ${JSON.stringify(sizes)}`,
+    [r, shape.inFeatures, shape.outFeatures].every((size) => size % shape.groups === 0)
+      ? ""
+      : `r and channels to be multiples of ${shape.groups} groups, got r ${r}, ${shape.inFeatures} and ${shape.outFeatures}`,
+    useDora && shape.groups > 1 ? "one group with DoRA" : "",
+  ].filter((fault) => fault !== "");
+  if (faults.length > 0)
+    throw new LorikeetError("layer-options", `Expected ${faults.join("; ")}`, {
+      hint: "Correct the options of the layer.",
+    });
+  return {
+    candidate: { ...shape, module: MODULE, weight: `${MODULE}.weight`, fanInFanOut: false },
+    site: {
+      module: MODULE,
+      rank: r,
+      scale: r === 0 ? 0 : alpha / (useRslora ? Math.sqrt(r) : r),
+      dropout,
+      dropoutOn: options.dropoutOn ?? "input",
+      useDora,
+      loraBias: false,
+    },
+    config: lora({ r, alpha, dropout, init, useRslora, useDora }),
+  };
+}
+
+function isSize(size: number): boolean {
+  return Number.isInteger(size) && size > 0;
+}
