@@ -26,19 +26,27 @@ export function peftKey(module: string, part: string): string {
  * @throws LorikeetError `adapter-config` when the JSON is malformed; what `parsePeftConfig` and `decodeSafetensors` throw
  */
 export async function decodeAdapter(configJson: string, weights: Uint8Array): Promise<Adapter> {
-  let source: AdapterJson;
+  const configured = decodeAdapterConfig(configJson);
+  const { tensors } = await decodeSafetensors(weights, "adapter_model.safetensors");
+  return { ...configured, tensors };
+}
+
+/** What `adapter_config.json` says. @throws LorikeetError `adapter-config`, and what `parsePeftConfig` throws */
+export function decodeAdapterConfig(configJson: string): {
+  config: LoraConfig;
+  source: AdapterJson;
+} {
   try {
-    source = JSON.parse(configJson) as AdapterJson;
+    const source = JSON.parse(configJson) as AdapterJson;
+    return { config: parsePeftConfig(source), source };
   } catch (cause) {
+    if (cause instanceof LorikeetError) throw cause;
     throw new LorikeetError(
       "adapter-config",
       "Expected adapter_config.json to be JSON; it does not parse",
       { cause },
     );
   }
-  const config = parsePeftConfig(source);
-  const { tensors } = await decodeSafetensors(weights, "adapter_model.safetensors");
-  return { config, tensors, source };
 }
 
 /** The contents of `adapter_config.json` and `adapter_model.safetensors`, as PEFT 0.21 writes them. */
