@@ -21,8 +21,13 @@ const LOADER = pathToFileURL("scripts/typescript.js").href;
 
 /** Starts the command from its sources as a process, with `input` on standard input. */
 export function startLorikeet(argv: readonly string[], input = ""): RunningCommand {
+  return startNode(["src/cli/main.ts", ...argv], input);
+}
+
+/** Starts Node.js on a TypeScript file and its arguments. */
+export function startNode(argv: readonly string[], input = ""): RunningCommand {
   const env = { ...process.env, NO_COLOR: "1" };
-  const child = spawn(process.execPath, ["--import", LOADER, "src/cli/main.ts", ...argv], { env });
+  const child = spawn(process.execPath, ["--import", LOADER, ...argv], { env });
   let [out, err] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));

@@ -1,0 +1,66 @@
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { expect, test } from "vitest";
+import { COMMANDS } from "../src/cli/commands.ts";
+import { startNode } from "./support/child.ts";
+import { lorikeet } from "./support/command.ts";
+
+const readme = readFileSync("README.md", "utf8");
+const blocks = (language: string): string[] =>
+  [...readme.matchAll(new RegExp(`\`\`\`${language}\n([^]*?)\`\`\``, "g"))].map(
+    (match) => match[1]!,
+  );
+
+/** What the README's program runs with here instead, so that it ends soon. */
+const SMALLER = [
+  ["epochs: 3", "maxSteps: 2"],
+  [
+    "generate(await run.model(), question)",
+    "generate(await run.model(), question, { maxNewTokens: 3 })",
+  ],
+] as const;
+
+test.each(blocks("ts"))(
+  "the TypeScript of the README runs",
+  async (source) => {
+    const folder = await mkdtemp(join(tmpdir(), "lorikeet-readme-"));
+    const index = pathToFileURL(resolve("src/index.ts")).href;
+    let text = source.replace('"lorikeet"', JSON.stringify(index));
+    for (const [full, small] of [...SMALLER, ["out/pip", join(folder, "out")]] as const) {
+      expect(text).toContain(full);
+      text = text.replace(full, small);
+    }
+    const file = join(folder, "readme.ts");
+    await writeFile(file, text);
+    const { code, out, err } = await startNode([file]).ended;
+    expect(code, err).toBe(0);
+    expect(out).toMatch(/^1 \d+\.\d+\n2 \d+\.\d+\n\S/);
+    expect(existsSync(join(folder, "out/adapter_model.safetensors"))).toBe(true);
+  },
+  180_000,
+);
+
+test("every script and command that the README names exists", async () => {
+  const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as {
+    scripts: Record<string, string>;
+  };
+  const named = [...readme.matchAll(/(?:^|`)npm (?:run )?(\w+)/gm)].map((match) => match[1]!);
+  expect(named).toEqual(expect.arrayContaining(["demo", "test"]));
+  for (const script of named) expect(Object.keys(scripts)).toContain(script);
+
+  const commands = [...readme.matchAll(/npx lorikeet (\w+)([^\n#`]*)/g)];
+  expect(commands.length).toBeGreaterThan(4);
+  for (const [, name = "", rest = ""] of commands) {
+    expect(COMMANDS.map((command) => command.name)).toContain(name);
+    const help = (await lorikeet(name, "--help")).out;
+    for (const [flag] of rest.matchAll(/--[a-z-]+/g)) expect(help).toContain(flag);
+  }
+});
+
+test("every file that the README links to is there", () => {
+  for (const [, path = ""] of readme.matchAll(/\]\(([^):#]+)\)/g))
+    expect(existsSync(path), path).toBe(true);
+});
