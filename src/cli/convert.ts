@@ -1,0 +1,97 @@
+import { stat } from "node:fs/promises";
+import { basename, extname } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import { loadModel } from "../api/load-model.ts";
+import type { Model } from "../api/model.ts";
+import { exportGguf } from "../api/merge.ts";
+import type { Adapter } from "../adapter/adapter.ts";
+import type { WritableType } from "../formats/gguf/quantize.ts";
+import { saveAdapter } from "../host/adapter-files.ts";
+import { loadAnyAdapter, saveGgufAdapter, saveMlxAdapter } from "../host/adapter-formats.ts";
+import { isFile } from "../host/files.ts";
+import { LorikeetError } from "../errors.ts";
+import type { CliContext } from "./context.ts";
+
+const EXAMPLES = `
+Examples:
+  lorikeet convert out --to gguf -o out.gguf            an adapter for llama.cpp and Ollama
+  lorikeet convert out --to mlx -o out-mlx
+  lorikeet convert out-mlx --to peft -o out-peft
+  lorikeet convert storyteller-6m --to gguf -o base     a whole model`;
+
+interface Flags {
+  readonly to: "peft" | "gguf" | "mlx";
+  readonly output: string;
+  readonly model?: string;
+  readonly dtype?: string;
+  readonly overwrite?: boolean;
+}
+
+/** `lorikeet convert`: an adapter between PEFT, GGUF and mlx-lm, or a model to GGUF. */
+export function register(command: Command, { out }: CliContext): void {
+  command
+    .argument("<source>", "adapter folder (PEFT or mlx-lm), or a model")
+    .requiredOption("--to <format>", "peft, gguf or mlx; models: gguf", parseFormat)
+    .requiredOption("-o, --output <path>", "what to write: a folder, for gguf adapters a file")
+    .option("-m, --model <ref>", "base of the adapter; default: the one that its config names")
+    .option("--dtype <type>", "type of a model's matrices: f32, f16, bf16 or q8_0", parseType)
+    .option("--overwrite", "replace what is there")
+    .addHelpText("after", EXAMPLES)
+    .action(async (source: string, flags: Flags) => {
+      if (await isFile(`${source}/adapter_config.json`)) await convertAdapter(source, flags);
+      else await convertModel(command, source, flags);
+      out.write(`${flags.output}\n`);
+    });
+}
+
+async function convertAdapter(
+  source: string,
+  { to, output, model, overwrite }: Flags,
+): Promise<void> {
+  if (!overwrite) await refuseExisting(output);
+  const adapter = await loadAnyAdapter(source);
+  if (to === "peft") return saveAdapter(adapter, output);
+  const base = await baseOf(adapter, model);
+  const { config } = base.checkpoint;
+  if (to === "gguf") {
+    const file = extname(output) === ".gguf" ? output : `${output}/${basename(output)}.gguf`;
+    return saveGgufAdapter(adapter, { config, layers: base.layers }, file);
+  }
+  return saveMlxAdapter(adapter, Number(config["num_hidden_layers"] ?? config["n_layer"]), output);
+}
+
+async function baseOf({ config }: Adapter, given: string | undefined): Promise<Model> {
+  const reference = given ?? config.baseModel;
+  if (reference !== undefined) return loadModel(reference);
+  throw new LorikeetError(
+    "missing-base",
+    "Expected the base model that the adapter belongs to; its configuration names none",
+    { hint: "Add --model." },
+  );
+}
+
+async function convertModel(command: Command, source: string, flags: Flags): Promise<void> {
+  const { to, output, dtype, overwrite } = flags;
+  if (to !== "gguf") command.error(`error: ${source} is no adapter; models are converted to gguf only`, { exitCode: 2 }); // prettier-ignore
+  await exportGguf(await loadModel(source), output, {
+    ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
+    ...(overwrite && { overwrite }),
+  });
+}
+
+async function refuseExisting(path: string): Promise<void> {
+  if (!(await stat(path).catch(() => undefined))) return;
+  throw new LorikeetError("output-exists", `Expected nothing at ${path}, there is something`, {
+    hint: "Choose another name, or add --overwrite.",
+  });
+}
+
+function parseFormat(text: string): string {
+  if (["peft", "gguf", "mlx"].includes(text)) return text;
+  throw new InvalidArgumentError("Expected peft, gguf or mlx.");
+}
+
+function parseType(text: string): string {
+  if (["f32", "f16", "bf16", "q8_0"].includes(text.toLowerCase())) return text;
+  throw new InvalidArgumentError("Expected f32, f16, bf16 or q8_0.");
+}
