@@ -51,6 +51,7 @@ const length = option("seq", preset.length);
 const rank = option("rank", 16);
 const steps = option("steps", 10);
 const isCheckpointed = flags.includes("--checkpointing");
+const quantization = (["nf4", "int8"] as const).find((kind) => flags.includes(`--quantization=${kind}`));
 const tokens = batch * length;
 const config = {
   model_type: "llama",
@@ -111,13 +112,9 @@ function feeds(vocabulary: number): Record<string, Tensor> {
 }
 
 /** Time of each kind of unit, largest first. */
-function table(profile: readonly { readonly name: string; readonly milliseconds: number }[]): Record<string, string> {
-  const sums = new Map<string, { count: number; total: number }>();
-  for (const { name: unit, milliseconds } of profile) {
-    const { count, total } = sums.get(unit) ?? { count: 0, total: 0 };
-    sums.set(unit, { count: count + 1, total: total + milliseconds });
-  }
-  return Object.fromEntries([...sums].sort((a, b) => b[1].total - a[1].total).map(([unit, { count, total }]) => [unit, `${total.toFixed(2)} ms in ${count}`]));
+function table(profile: readonly { readonly name: string; readonly count: number; readonly milliseconds: number }[]): Record<string, string> {
+  const sorted = [...profile].sort((a, b) => b.milliseconds - a.milliseconds);
+  return Object.fromEntries(sorted.map(({ name: unit, count, milliseconds }) => [unit, `${milliseconds.toFixed(2)} ms in ${count}`]));
 }
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
@@ -125,7 +122,7 @@ const median = (values: readonly number[]): number => [...values].sort((a, b) =>
 const start = performance.now();
 const { loss, parameters, gradients, frozen } = buildGraph();
 const built = performance.now();
-const engine: CudaEngine = cudaEngine(randomWeights(frozen), { deterministic: flags.includes("--deterministic") });
+const engine: CudaEngine = cudaEngine(randomWeights(frozen), { deterministic: flags.includes("--deterministic"), ...(quantization && { quantization }) });
 const free = engine.device.free();
 const random = new Random(3);
 for (const { name: key, shape } of parameters) {
@@ -159,6 +156,7 @@ console.log(
     length,
     rank,
     checkpointing: isCheckpointed,
+    base: quantization ?? "bf16",
     ms: Number(ms.toFixed(2)),
     gpuMs: Number(gpu.toFixed(2)),
     tokensPerSecond: Math.round(tokens / (ms / 1000)),

@@ -1,7 +1,9 @@
 /** @file All GPU checks. */
 import { checks as attention } from "./attention.ts";
 import type { Check } from "./check.ts";
+import { checks as decode } from "./decode.ts";
 import { checks as golden } from "./golden.ts";
 import { checks as ops } from "./ops.ts";
+import { checks as quantize } from "./quantize.ts";
 
-export const allChecks: readonly Check[] = [...attention, ...ops, ...golden];
+export const allChecks: readonly Check[] = [...attention, ...ops, ...quantize, ...decode, ...golden];

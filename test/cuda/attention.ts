@@ -1,11 +1,13 @@
 /** @file Checks of attention against float64 loops: head sizes, grouped heads, masks, packed segments, strided rows. */
 import { type Attention, type AttentionSpec, flashAttention } from "../../src/backends/cuda/attention.ts";
+import { cudnnAttention, isCudnnSuited } from "../../src/backends/cuda/attention-cudnn.ts";
 import type { Device } from "../../src/backends/cuda/device.ts";
+import { openCudnn } from "../../src/backends/cuda/ffi/cudnn.ts";
 import { toFloat64 } from "../../src/tensor/convert.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { referenceAttention } from "./attention-reference.ts";
-import { type Check, download, expectClose, poisoned, randomTensor, release, upload } from "./check.ts";
+import { type Check, download, expectClose, poisoned, randomTensor, release, Skipped, upload } from "./check.ts";
 
 /** bf16 operands and probabilities: 2^-9 each. */
 const LIMIT = { bf16: 1.2e-2, f16: 2e-3 } as const;
@@ -91,8 +93,36 @@ const CASES: readonly Options[] = [
   { D: 64, T: 1, S: 1, B: 3 },
 ];
 
-/** Checks of the own kernels. */
-export const checks: readonly Check[] = CASES.map((options) => ({
-  name: `flash attention ${JSON.stringify(options)}`,
-  run: (device) => checkAttention(device, flashAttention(device, spec(options)), options),
-}));
+const CUDNN_CASES: readonly Options[] = [
+  { D: 64, T: 128 },
+  { D: 64, T: 256, H: 3, Hk: 1, seed: 3 },
+  { D: 128, T: 128, H: 2, Hk: 2, B: 1 },
+  { D: 128, T: 200, H: 4, Hk: 2, B: 1 },
+  { D: 64, T: 128, causal: false },
+  { D: 32, T: 128 },
+  { D: 256, T: 128, H: 2, Hk: 1, B: 1 },
+  { D: 64, T: 128, dtype: "f16" },
+];
+
+function checkCudnn(device: Device, options: Options): string {
+  let version: number;
+  try {
+    ({ version } = openCudnn());
+  } catch (error) {
+    throw new Skipped(error instanceof Error ? error.message : String(error));
+  }
+  if (!isCudnnSuited(spec(options), device, version)) throw new Skipped(`not with cuDNN ${version} on this GPU`);
+  return checkAttention(device, cudnnAttention(device, spec(options)), options);
+}
+
+/** Checks of the own kernels and of cuDNN's. */
+export const checks: readonly Check[] = [
+  ...CASES.map((options) => ({
+    name: `flash attention ${JSON.stringify(options)}`,
+    run: (device: Device) => checkAttention(device, flashAttention(device, spec(options)), options),
+  })),
+  ...CUDNN_CASES.map((options) => ({
+    name: `cudnn attention ${JSON.stringify(options)}`,
+    run: (device: Device) => checkCudnn(device, options),
+  })),
+];

@@ -1,6 +1,11 @@
 /** @file What the GPU checks share: random data, device buffers with poisoned results, and the error measure. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { WeightSource } from "../../src/backends/backend.ts";
 import type { Device } from "../../src/backends/cuda/device.ts";
-import { allocateDevice } from "../../src/backends/cuda/device.ts";
+import { allocateDevice, freeDevice } from "../../src/backends/cuda/device.ts";
+import { decodeSafetensors } from "../../src/formats/safetensors.ts";
+import type { HfConfig } from "../../src/models/config.ts";
 import { convert, toFloat64 } from "../../src/tensor/convert.ts";
 import { allocate, BYTES, type DType } from "../../src/tensor/dtype.ts";
 import { Random } from "../../src/tensor/random.ts";
@@ -12,6 +17,9 @@ export interface Check {
   readonly name: string;
   run(device: Device): string | Promise<string>;
 }
+
+/** Thrown by a check that this machine cannot run. */
+export class Skipped extends Error {}
 
 /** Normal values rounded to `dtype`. */
 export function randomTensor(random: Random, shape: Shape, dtype: DType = "f32"): Tensor {
@@ -69,5 +77,24 @@ export function expectClose(what: string, actual: Tensor, expected: ArrayLike<nu
 
 /** Frees everything in `addresses`. */
 export function release(device: Device, addresses: readonly number[]): void {
-  for (const at of addresses) device.driver.call.cuMemFree_v2(at);
+  for (const at of addresses) freeDevice(device, at);
+}
+
+/** Where the project is: models and golden values are read from there. */
+export const root: string = process.env["LORIKEET_ROOT"] ?? process.cwd();
+
+/** The embedded model: its config and weights. */
+export async function storyteller(): Promise<{ config: HfConfig; source: WeightSource }> {
+  const folder = join(root, "models/storyteller-6m");
+  const { tensors } = await decodeSafetensors(await readFile(join(folder, "model.safetensors")));
+  const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as HfConfig;
+  const find = (name: string): Tensor => tensors.get(name)!;
+  return {
+    config,
+    source: {
+      names: [...tensors.keys()],
+      get: (name) => ({ ...find(name), bytes: { kind: "memory", tensor: find(name) } }),
+      read: (name) => Promise.resolve(find(name)),
+    },
+  };
 }

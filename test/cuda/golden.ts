@@ -3,8 +3,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Adapter, decodeAdapter, peftKey } from "../../src/adapter/adapter.ts";
 import { resolveTargets } from "../../src/adapter/targets.ts";
-import type { WeightSource } from "../../src/backends/backend.ts";
 import { cudaEngine } from "../../src/backends/cuda/engine.ts";
+import type { Quantization } from "../../src/backends/cuda/quantize.ts";
 import type { Precision } from "../../src/backends/cuda/plan/graph.ts";
 import { decodeSafetensors } from "../../src/formats/safetensors.ts";
 import { topological } from "../../src/ir/graph.ts";
@@ -19,9 +19,8 @@ import { gradient } from "../../src/passes/gradient.ts";
 import { insertLora, loraCandidates } from "../../src/passes/lora.ts";
 import { toFloat64 } from "../../src/tensor/convert.ts";
 import { tensor, type Tensor } from "../../src/tensor/tensor.ts";
-import { type Check, expectClose, relativeError } from "./check.ts";
+import { type Check, expectClose, relativeError, root, storyteller } from "./check.ts";
 
-const root = process.env["LORIKEET_ROOT"] ?? process.cwd();
 const [B, T] = [2, 40];
 
 /** Relative errors allowed: logits and gradients, and the distance of the ten losses. */
@@ -30,22 +29,6 @@ const LIMITS: Readonly<Record<Precision, { logits: number; gradient: number; los
   bf16: { logits: 2e-2, gradient: 4e-2, loss: 2e-2 },
   f16: { logits: 4e-3, gradient: 1e-2, loss: 3e-3 },
 };
-
-async function modelOf(): Promise<{ config: HfConfig; source: WeightSource; head: string }> {
-  const folder = join(root, "models/storyteller-6m");
-  const { tensors } = await decodeSafetensors(await readFile(join(folder, "model.safetensors")));
-  const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as HfConfig;
-  const find = (name: string): Tensor => tensors.get(name)!;
-  return {
-    config,
-    head: "model.embed_tokens.weight",
-    source: {
-      names: [...tensors.keys()],
-      get: (name) => ({ ...find(name), bytes: { kind: "memory", tensor: find(name) } }),
-      read: (name) => Promise.resolve(find(name)),
-    },
-  };
-}
 
 function build(config: HfConfig, adapter: Adapter): { logits: Node; loss: Node } {
   const model = causalLM(config, { batch: B, length: T });
@@ -72,19 +55,23 @@ function feedsOf(ids: Tensor): Record<string, Tensor> {
   };
 }
 
-async function checkGolden(name: string, precision: Precision, isCheckpointed: boolean): Promise<string> {
-  const limits = LIMITS[precision];
+/** What quantizing the base to so many bits does to this small model. */
+const QUANTIZED = { nf4: { logits: 0.35, gradient: 0.8, loss: 0.35 }, int8: { logits: 5e-2, gradient: 0.15, loss: 5e-2 } } as const;
+
+async function checkGolden(name: string, precision: Precision, options: { isCheckpointed?: boolean; quantization?: Quantization } = {}): Promise<string> {
+  const { isCheckpointed = false, quantization } = options;
+  const limits = quantization ? QUANTIZED[quantization] : LIMITS[precision];
   const folder = join(root, "test/golden", name);
   const read = async (part: string): Promise<Adapter> =>
     decodeAdapter(await readFile(join(folder, part, "adapter_config.json"), "utf8"), await readFile(join(folder, part, "adapter_model.safetensors")));
   const [adapter, after] = [await read("adapter"), await read("adapter_after10")];
   const want = (await decodeSafetensors(await readFile(join(folder, "golden.safetensors")))).tensors;
-  const { config, source } = await modelOf();
+  const { config, source } = await storyteller();
   const { logits, loss } = build(config, adapter);
   const parameters = topological([loss]).filter(isTrainable);
   const result = gradient(loss, parameters);
   const gradients = isCheckpointed ? checkpoint(result.loss, result.gradients) : result.gradients;
-  const engine = cudaEngine(source, { precision });
+  const engine = cudaEngine(source, { precision, ...(quantization && { quantization }) });
   for (const [key, value] of adapter.tensors) await engine.set(key, value);
   const outputs = { loss: result.loss, logits };
   const program = await engine.compile({
@@ -138,14 +125,17 @@ async function checkGolden(name: string, precision: Precision, isCheckpointed: b
 
 const CASES = ["lora", "rslora", "patterns", "layers", "dora"] as const;
 
-/** One check for each golden case and precision. */
-export const checks: readonly Check[] = (["f32", "bf16"] as const).flatMap((precision) =>
-  CASES.flatMap((name) =>
-    [false, true]
-      .filter((isCheckpointed) => !isCheckpointed || name === "lora")
-      .map((isCheckpointed) => ({
-        name: `golden ${name} ${precision}${isCheckpointed ? " checkpointed" : ""}`,
-        run: () => checkGolden(name, precision, isCheckpointed),
-      })),
+/** One check for each golden case and precision, and for what changes how they are computed. */
+export const checks: readonly Check[] = [
+  ...(["f32", "bf16"] as const).flatMap((precision) =>
+    CASES.map((name) => ({ name: `golden ${name} ${precision}`, run: () => checkGolden(name, precision) })),
   ),
-);
+  ...(["f32", "bf16"] as const).map((precision) => ({
+    name: `golden lora ${precision} checkpointed`,
+    run: () => checkGolden("lora", precision, { isCheckpointed: true }),
+  })),
+  ...(["nf4", "int8"] as const).map((quantization) => ({
+    name: `golden lora bf16 ${quantization} checkpointed`,
+    run: () => checkGolden("lora", "bf16", { isCheckpointed: true, quantization }),
+  })),
+];

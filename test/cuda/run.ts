@@ -1,10 +1,11 @@
 /** @file Runs every GPU check without a test runner: `node run.js [name part]`. Prints one line a check. */
 import { openDevice } from "../../src/backends/cuda/device.ts";
 import { allChecks } from "./all.ts";
+import { Skipped } from "./check.ts";
 
 const wanted = process.argv[2] ?? "";
 const device = openDevice(0);
-let [passed, failed] = [0, 0];
+let [passed, failed, skipped] = [0, 0, 0];
 console.log(`${device.info.name}, compute capability ${device.info.capability.join(".")}`);
 for (const check of allChecks.filter(({ name }) => name.includes(wanted))) {
   const start = performance.now();
@@ -13,9 +14,14 @@ for (const check of allChecks.filter(({ name }) => name.includes(wanted))) {
     passed++;
     console.log(`ok   ${check.name}: ${report} (${Math.round(performance.now() - start)} ms)`);
   } catch (error) {
+    if (error instanceof Skipped) {
+      skipped++;
+      console.log(`skip ${check.name}: ${error.message}`);
+      continue;
+    }
     failed++;
     console.log(`FAIL ${check.name}: ${error instanceof Error ? error.message : String(error)}`);
   }
 }
-console.log(`${passed} passed, ${failed} failed, 0 skipped`);
+console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed > 0 ? 1 : 0;

@@ -3,7 +3,7 @@ import { Random } from "../../tensor/random.ts";
 import { convert, toFloat32 } from "../../tensor/convert.ts";
 import { type Attention, type AttentionSpec, flashAttention } from "./attention.ts";
 import { cudnnAttention, isCudnnSuited } from "./attention-cudnn.ts";
-import { allocateDevice, type Device } from "./device.ts";
+import { allocateDevice, type Device, freeDevice } from "./device.ts";
 import { openCudnn } from "./ffi/cudnn.ts";
 import { readDevice, writeDevice } from "./memory.ts";
 
@@ -85,7 +85,7 @@ function run(device: Device, { T, H, D, dtype }: AttentionSpec, attention: Atten
     readDevice(device, at, data);
     return toFloat32({ dtype, shape: [data.length], data });
   });
-  for (const at of addresses) device.driver.call.cuMemFree_v2(at);
+  for (const at of addresses) freeDevice(device, at);
   return results;
 }
 

@@ -213,7 +213,7 @@ export function cudnnAttention(device: Device, spec: AttentionSpec): Attention {
       return {
         scratchBytes: accumulatorBytes + sumBytes + plan.workspaceBytes,
         enqueue({ q, k, v, o, lse, dout, dq, dk, dv, scratch }) {
-          device.driver.call.cuMemsetD8Async(scratch, 0, accumulatorBytes, device.stream);
+          if (library.version < 90600) device.driver.call.cuMemsetD8Async(scratch, 0, accumulatorBytes, device.stream);
           const pointers = new Map([
             ...([[ID.q, q], [ID.k, k], [ID.v, v], [ID.o, o], [ID.stats, lse], [ID.dout, dout], [ID.dq, dq], [ID.dk, dk], [ID.dv, dv]] as [number, number][]),
             ...([[ID.accumulator, scratch], [ID.sum, scratch + accumulatorBytes]] as [number, number][]),

@@ -70,7 +70,14 @@ export interface Attention {
   backward(strides: BackwardStrides): Launch<BackwardBuffers>;
 }
 
-const modules = new Map<string, { forward: Kernel; delta: Kernel; keys: Kernel; queries: Kernel }>();
+interface Kernels {
+  readonly forward: Kernel;
+  readonly delta: Kernel;
+  readonly keys: Kernel;
+  readonly queries: Kernel;
+}
+
+const modules = new WeakMap<Device, Map<string, Kernels>>();
 const SHAPE = "iiiiiiiiiiif";
 const POINTERS = "pppppppp";
 
@@ -112,23 +119,20 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
   };
 }
 
-function kernelsOf(
-  device: Device,
-  D: number,
-  dtype: "bf16" | "f16",
-  tiles: number,
-): { forward: Kernel; delta: Kernel; keys: Kernel; queries: Kernel } {
-  const key = `${device.info.index} ${dtype} ${D}`;
-  const known = modules.get(key);
-  if (known) return known;
+function kernelsOf(device: Device, D: number, dtype: "bf16" | "f16", tiles: number): Kernels {
+  const known = modules.get(device) ?? new Map<string, Kernels>();
+  modules.set(device, known);
+  const key = `${dtype} ${D}`;
+  const found = known.get(key);
+  if (found) return found;
   const defines = { D, MT: tiles, USE_F16: dtype === "f16" ? 1 : 0 };
   const module = loadModule(device, ["attention", "attention-backward"], defines);
-  const kernels = {
+  const kernels: Kernels = {
     forward: module.kernel("attention_forward", `${POINTERS.slice(1)}${SHAPE}`),
     delta: module.kernel("attention_delta", `ppp${SHAPE}iiiif`),
     keys: module.kernel("attention_keys_backward", `${POINTERS}pp${SHAPE}iiiif`),
     queries: module.kernel("attention_queries_backward", `${POINTERS}p${SHAPE}iiiif`),
   };
-  modules.set(key, kernels);
+  known.set(key, kernels);
   return kernels;
 }

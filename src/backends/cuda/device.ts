@@ -58,7 +58,10 @@ export interface Device {
   readonly info: DeviceInfo;
   readonly driver: Driver;
   readonly stream: bigint;
+  /** Bytes that are free for everyone on this GPU. */
   free(): number;
+  /** Addresses of what was allocated for this device's work and not freed. */
+  readonly owned: Set<number>;
   /** Waits without blocking the event loop. */
   settled(): Promise<void>;
   dispose(): void;
@@ -84,10 +87,12 @@ export function openDevice(index: number): Device {
   call.cuCtxSetCurrent(out64[0]!);
   call.cuStreamCreate(out64, 1);
   const stream = out64[0]!;
+  const owned = new Set<number>();
   return {
     info,
     driver,
     stream,
+    owned,
     free: () => (call.cuMemGetInfo_v2(out64.subarray(0, 1), out64.subarray(1)), Number(out64[0])),
     async settled() {
       for (;;) {
@@ -97,10 +102,12 @@ export function openDevice(index: number): Device {
         await new Promise((resolve) => setImmediate(resolve));
       }
     },
+    // the context stays: compiled kernels and library handles of this process live in it
     dispose() {
       raw.cuStreamSynchronize(stream);
+      for (const address of owned) raw.cuMemFree_v2(address);
+      owned.clear();
       raw.cuStreamDestroy_v2(stream);
-      raw.cuDevicePrimaryCtxRelease_v2(handle);
     },
   };
 }
@@ -118,7 +125,14 @@ export function allocateDevice(device: Device, bytes: number, purpose: string): 
       },
     );
   if (status !== 0) device.driver.call.cuMemAlloc_v2(out64, size);
-  return Number(out64[0]);
+  const address = Number(out64[0]);
+  device.owned.add(address);
+  return address;
+}
+
+/** Gives back what `allocateDevice` gave. */
+export function freeDevice(device: Device, address: number): void {
+  if (device.owned.delete(address)) device.driver.call.cuMemFree_v2(address);
 }
 
 /** Work recorded once and replayed with one call. */

@@ -2,11 +2,13 @@
 import type { Graph } from "../../ir/graph.ts";
 import type { Engine, WeightSource } from "../backend.ts";
 import { chooseAttention } from "./attention-choice.ts";
-import { allocateDevice, type Device, openDevice } from "./device.ts";
+import { cacheStore } from "./cache-store.ts";
+import { allocateDevice, type Device, openDevice, freeDevice } from "./device.ts";
 import { gemmPlanner } from "./gemm.ts";
 import type { Precision } from "./plan/graph.ts";
 import type { AttentionChoice } from "./plan/special-units.ts";
 import { type Arena, compileProgram, type CudaProgram } from "./program.ts";
+import type { Quantization } from "./quantize.ts";
 import { trainableState } from "./state.ts";
 import { weightStore } from "./weights.ts";
 
@@ -16,6 +18,8 @@ export interface CudaOptions {
   readonly index?: number;
   /** Storage of activations and frozen weights; default bf16. Adapters, their optimizer state and sums are f32. */
   readonly precision?: Precision;
+  /** Keep the frozen linear layers in 4 or 8 bits; they are decoded to `precision` before each product. */
+  readonly quantization?: Quantization;
   /** Only kernels that give the same bits at every run; attention is slower. Default false. */
   readonly deterministic?: boolean;
 }
@@ -36,8 +40,8 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
   const { index = 0, precision = "bf16", deterministic = false } = options;
   const device = openDevice(index);
   const state = trainableState(device, precision);
-  const weights = weightStore(device, source);
-  const parts = { device, state, weights, gemms: gemmPlanner(device) };
+  const weights = weightStore(device, source, options.quantization);
+  const parts = { device, state, weights, gemms: gemmPlanner(device), caches: cacheStore(device) };
   const arena = growingArena(device);
   const attention: AttentionChoice = (spec, isSegmented) => chooseAttention(device, spec, isSegmented, deterministic);
   return {
@@ -75,7 +79,7 @@ function growingArena(device: Device): Arena {
       const wanted = Math.max(bytes, 1 << 20);
       if (wanted <= size) return;
       device.driver.call.cuStreamSynchronize(device.stream);
-      if (address !== 0) device.driver.call.cuMemFree_v2(address);
+      if (address !== 0) freeDevice(device, address);
       [address, size] = [0, 0];
       address = allocateDevice(device, wanted, "activations of a program");
       size = wanted;

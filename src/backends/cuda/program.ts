@@ -5,7 +5,7 @@ import { toFloat32, toFloat64 } from "../../tensor/convert.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Program, Tensors } from "../backend.ts";
-import { allocateDevice, type CapturedGraph, capture, type Device, timeOnDevice } from "./device.ts";
+import { allocateDevice, type CapturedGraph, capture, type Device, timeOnDevice, freeDevice } from "./device.ts";
 import { collectKernels } from "./generated.ts";
 import { allocatePinned, type PinnedMemory, writeDevice } from "./memory.ts";
 import { type BuiltPlan, buildPlan } from "./plan/build.ts";
@@ -27,8 +27,8 @@ export interface Arena {
 export interface CudaProgram extends Program {
   /** Bytes of intermediate values. */
   readonly arenaBytes: number;
-  /** Milliseconds of each unit, run one by one. */
-  profile(): { readonly name: string; readonly milliseconds: number }[];
+  /** Milliseconds and launches of each kind of unit, replayed alone (on whatever the values then hold). */
+  profile(): { readonly name: string; readonly count: number; readonly milliseconds: number }[];
   /** Milliseconds of one run on the GPU alone. */
   time(): number;
 }
@@ -41,7 +41,36 @@ interface Transfer {
   readonly places: ReadonlyMap<string, { readonly value: Value; readonly offset: number }>;
 }
 
+/** A program that is built again when a cache that it reads has moved. */
 export async function compileProgram(
+  parts: EngineParts,
+  arena: Arena,
+  graph: Graph,
+  options: { precision: Precision; attention: AttentionChoice },
+): Promise<CudaProgram> {
+  let version = -1;
+  let current: CudaProgram | undefined;
+  const build = async (): Promise<CudaProgram> => {
+    if (current && version === parts.caches.version) return current;
+    await current?.dispose();
+    current = await buildProgram(parts, arena, graph, options);
+    version = parts.caches.version;
+    return current;
+  };
+  const first = await build();
+  if (!graph.caches) return first;
+  return {
+    get arenaBytes() {
+      return current!.arenaBytes;
+    },
+    run: async (feeds) => (await build()).run(feeds),
+    profile: () => current!.profile(),
+    time: () => current!.time(),
+    dispose: () => current!.dispose(),
+  };
+}
+
+async function buildProgram(
   parts: EngineParts,
   arena: Arena,
   graph: Graph,
@@ -96,7 +125,7 @@ export async function compileProgram(
     dispose() {
       captured?.graph.dispose();
       for (const transfer of [inputs, outputs]) {
-        device.driver.call.cuMemFree_v2(transfer.device);
+        freeDevice(device, transfer.device);
         transfer.pinned.dispose();
       }
       return Promise.resolve();
@@ -155,6 +184,15 @@ function readOutputs({ places, pinned }: Transfer): Record<string, Tensor> {
   return results;
 }
 
-function profile(device: Device, units: readonly Unit[]): { name: string; milliseconds: number }[] {
-  return units.map((unit) => ({ name: unit.name, milliseconds: timeOnDevice(device, () => { unit.enqueue(); }) }));
+function profile(device: Device, units: readonly Unit[]): { name: string; count: number; milliseconds: number }[] {
+  const kinds = [...new Set(units.map(({ name }) => name))];
+  return kinds.map((name) => {
+    const own = units.filter((unit) => unit.name === name);
+    const graph = capture(device, () => {
+      for (const unit of own) unit.enqueue();
+    });
+    const times = Array.from({ length: 4 }, () => timeOnDevice(device, () => { graph.launch(); }));
+    graph.dispose();
+    return { name, count: own.length, milliseconds: Math.min(...times) };
+  });
 }

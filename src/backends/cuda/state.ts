@@ -4,7 +4,7 @@ import { toFloat32 } from "../../tensor/convert.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep } from "../backend.ts";
-import { allocateDevice, type CapturedGraph, capture, type Device } from "./device.ts";
+import { allocateDevice, type CapturedGraph, capture, type Device, freeDevice } from "./device.ts";
 import { loadModule } from "./kernels.ts";
 import { allocatePinned, fillZero, readDevice, writeDevice } from "./memory.ts";
 import type { Precision } from "./plan/graph.ts";
@@ -231,6 +231,6 @@ function tablesOf(device: Device, bucket: Bucket, scales: string): Bucket["table
     return address;
   };
   const old = bucket.tables;
-  if (old) for (const address of [old.segments, old.blocks]) device.driver.call.cuMemFree_v2(address);
+  if (old) for (const address of [old.segments, old.blocks]) freeDevice(device, address);
   return { segments: upload(segments), blocks: upload(Int32Array.from(blocks)), count: blocks.length / 2 };
 }

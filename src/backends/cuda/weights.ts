@@ -5,15 +5,23 @@ import { convert } from "../../tensor/convert.ts";
 import { BYTES, type DType } from "../../tensor/dtype.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import type { WeightSource } from "../backend.ts";
-import { allocateDevice, type Device } from "./device.ts";
+import { allocateDevice, type Device, freeDevice } from "./device.ts";
 import { type Kernel, loadModule } from "./kernels.ts";
 import { allocatePinned, fillZero } from "./memory.ts";
+import { isQuantizable, openQuantizer, type Quantization, type QuantizedWeight, type Quantizer } from "./quantize.ts";
 import { addressOf, newValue, STORAGE_BYTES, type Storage, type Value } from "./plan/value.ts";
 
-/** One matrix region that holds several weights below each other, with room for adapters at its right and bottom. */
+/** Weights below each other as one matrix, with room for adapters at its right and bottom. */
 export interface WeightBlock {
-  readonly weights: readonly Value[];
-  /** Elements from row to row. */
+  readonly names: readonly string[];
+  /** The matrix with its border, when it is kept as it is. */
+  readonly matrix: Value | undefined;
+  /** Writes the weights into such a matrix, when they are kept quantized. */
+  decode(target: Value): void;
+  /** Where adapter copies live: rows of A (border, columns), columns of B (rows, border). */
+  readonly a: Value;
+  readonly b: Value;
+  /** Elements from row to row of the matrix. */
   readonly ld: number;
   /** Rows and columns of the weights alone. */
   readonly rows: number;
@@ -25,6 +33,8 @@ export interface WeightBlock {
 export interface WeightStore {
   /** Where the frozen weight is, in `storage`; the first plan that names it decides. */
   place(name: string, shape: Shape, storage: Storage): Value;
+  /** Whether blocks of this weight are kept quantized. */
+  isQuantized(name: string, shape: Shape): boolean;
   /** Places weights that are not placed yet as one block, or finds the block that they are; undefined when they lie apart. */
   placeBlock(names: readonly string[], shapes: readonly Shape[], storage: Storage, border: number): WeightBlock | undefined;
   /** Reads every placed weight that is not on the device yet. */
@@ -34,10 +44,30 @@ export interface WeightStore {
 
 const STAGING = 64 << 20;
 
-export function weightStore(device: Device, source: WeightSource): WeightStore {
+function storageOf(blocks: ReadonlyMap<string, WeightBlock>, name: string): Storage {
+  return [...blocks.values()].find(({ names }) => names.includes(name))!.a.storage;
+}
+
+/** Loads a weight in float32 and encodes it. */
+async function quantizeWeight(loader: Loader, source: WeightSource, name: string, quantizer: Quantizer): Promise<QuantizedWeight> {
+  const [rows, columns] = source.get(name).shape as [number, number];
+  const value = newValue([rows, columns], "f32");
+  value.region = { bytes: value.region.bytes, address: allocateDevice(loader.device, value.region.bytes, `quantizing ${name}`), isPlanned: false };
+  await loadWeight(loader, source, name, value);
+  const weight = quantizer.encode(value.region.address, rows, columns);
+  freeDevice(loader.device, value.region.address);
+  return weight;
+}
+
+/** Weights that quantization leaves alone, as bitsandbytes does: embeddings and output heads. */
+const FULL = /(^|\.)(lm_head|embed_tokens|embed_out|wte|wpe|score|classifier)\./;
+
+export function weightStore(device: Device, source: WeightSource, quantization?: Quantization): WeightStore {
   const placed = new Map<string, Value>();
   const blocks = new Map<string, WeightBlock>();
   const missing = new Set<string>();
+  const coded = new Map<string, QuantizedWeight | undefined>();
+  let quantizer: Quantizer | undefined;
   let bytes = 0;
 
   const allocate = (size: number, what: string): number => {
@@ -58,34 +88,61 @@ export function weightStore(device: Device, source: WeightSource): WeightStore {
       missing.add(name);
       return value;
     },
+    isQuantized: (name, [rows = 0, columns = 0]) => quantization !== undefined && !FULL.test(name) && isQuantizable(rows, columns),
     placeBlock(names, shapes, storage, border) {
       const key = names.join("\n");
       const known = blocks.get(key);
       if (known) return known.border >= border ? known : undefined;
-      if (names.some((name) => placed.has(name))) return undefined;
+      const isCoded = names.every((name, i) => this.isQuantized(name, shapes[i]!));
+      if (names.some((name) => placed.has(name) || coded.has(name))) return undefined;
+      if (!isCoded && names.some((name, i) => this.isQuantized(name, shapes[i]!))) return undefined;
       const columns = shapes[0]![1]!;
       const rows = shapes.reduce((sum, shape) => sum + shape[0]!, 0);
       const ld = columns + border;
-      const size = (rows + border) * ld * STORAGE_BYTES[storage];
-      const region = { bytes: size, address: allocate(size, names[0]!), isPlanned: false };
-      if (border > 0) fillZero(device, region.address, size);
-      let row = 0;
-      const weights = names.map((name, i) => {
-        const value = { ...newValue(shapes[i]!, storage), region, offset: row * ld, cols: columns, ld };
-        row += shapes[i]![0]!;
-        placed.set(name, value);
-        missing.add(name);
+      const fixed = (shape: Shape, what: string): Value => {
+        const value = newValue(shape, storage);
+        value.region = { bytes: value.region.bytes, address: allocate(value.region.bytes, what), isPlanned: false };
+        if (border > 0) fillZero(device, value.region.address, value.region.bytes);
         return value;
-      });
-      const block = { weights, ld, rows, columns, border };
+      };
+      const matrix = isCoded ? undefined : { ...fixed([rows + border, ld], names[0]!), cols: ld, ld };
+      const part = (value: Value, shape: Shape, offset: number): Value => ({ ...value, shape, size: sizeOf(shape), offset, cols: shape[1]!, ld });
+      let row = 0;
+      for (const [i, name] of names.entries()) {
+        const shape = shapes[i]!;
+        if (matrix) {
+          placed.set(name, part(matrix, shape, row * ld));
+          missing.add(name);
+        } else coded.set(name, undefined);
+        row += shape[0]!;
+      }
+      const block: WeightBlock = {
+        ...{ names, matrix, ld, rows, columns, border },
+        a: matrix ? part(matrix, [border, columns], rows * ld) : fixed([border, columns], "adapters"),
+        b: matrix ? part(matrix, [rows, border], columns) : fixed([rows, border], "adapters"),
+        decode(target) {
+          let first = 0;
+          for (const [i, name] of names.entries()) {
+            coded.get(name)!.decode({ ...target, offset: target.offset + first * target.ld });
+            first += shapes[i]![0]!;
+          }
+        },
+      };
       blocks.set(key, block);
       return block;
     },
     async load() {
-      if (missing.size === 0) return;
+      const uncoded = [...coded].filter(([, weight]) => !weight).map(([name]) => name);
+      if (missing.size + uncoded.length === 0) return;
       const loader = openLoader(device);
       try {
         for (const name of missing) await loadWeight(loader, source, name, placed.get(name)!);
+        for (const name of uncoded) {
+          quantizer ??= openQuantizer(device, quantization!, storageOf(blocks, name));
+          const weight = await quantizeWeight(loader, source, name, quantizer);
+          bytes += weight.bytes;
+          coded.set(name, weight);
+        }
       } finally {
         loader.dispose();
       }
@@ -135,7 +192,7 @@ function openLoader(device: Device): Loader {
     },
     dispose() {
       call.cuStreamSynchronize(device.stream);
-      call.cuMemFree_v2(staging);
+      freeDevice(device, staging);
       pinned.dispose();
     },
   };

@@ -80,3 +80,13 @@ KERNEL convert_rows(const S* from, T* to, int rows, int columns, int ld_from, in
     put(to[row * ld_to + c], value(from[row * ld_from + c]) * factor);
   }
 }
+
+// Writes rows (B, count, inner), ld_from elements from row to row, into slots from offset[0] on of a cache whose
+// batch entries are ld_to apart.
+KERNEL append_rows(const T* from, T* to, const int* offset, int batch, int count, int inner, int ld_from, int ld_to) {
+  const u32 total = (u32)batch * count * inner;
+  for (u32 i = blockIdx.x * 256u + threadIdx.x; i < total; i += gridDim.x * 256u) {
+    const u32 row = i / inner, at = i % inner, b = row / count, slot = offset[0] + row % count;
+    to[(u64)b * ld_to + (u64)slot * inner + at] = from[(u64)row * ld_from + at];
+  }
+}

@@ -1,5 +1,5 @@
 /** @file From a graph to units in order: which nodes are stored where, and who computes them. */
-import type { Graph } from "../../../ir/graph.ts";
+import { type Graph, rootsOf } from "../../../ir/graph.ts";
 import type { Node } from "../../../ir/node.ts";
 import { isTrainable } from "../../../ops/leaf.ts";
 import { addUnit, type EngineParts, type GeneratedKernels, type PlanContext, storedValue, valueOf } from "./context.ts";
@@ -9,6 +9,7 @@ import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
 import { addBackward, addForward, addJoinedGradients, placeBackward, placeGroup, type PlacedGroup } from "./lora-units.ts";
 import { sumUnit } from "./products.ts";
+import { addCaches } from "./cache-units.ts";
 import { addAttention, addCrossEntropy, addRope, addScatter, type AttentionChoice } from "./special-units.ts";
 import { chooseStored, isSpecial } from "./stored.ts";
 import { findSums, type Sum } from "./sums.ts";
@@ -41,7 +42,7 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: { precision
     literals: [],
     scratch: { address: 0 },
   };
-  const groups = findLoraGroups(plan, sums);
+  const groups = findLoraGroups(plan, sums, ({ name, shape }) => parts.weights.isQuantized(name!, shape));
   declareParameters(context, groups.flatMap(({ members }) => members.flatMap(({ adapter }) => (adapter ? [adapter.a] : []))));
   const done = placeLora(context, groups, sums);
   placeRest(context, sums, storing.stored);
@@ -50,6 +51,7 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: { precision
   const joined = joinGradients(context, done.backwards, sums);
   const stores = addSums(context, sums, done.sums, new Set(joined));
   addSpecials(context, sums, options.attention);
+  addCaches(context);
   const own = [...storing.stored].map((node) => ({ node, value: storedValue(context, node), accumulate: false }));
   addFused(context, storing, [...own, ...stores.stores]);
   const units = context.units.sort((a, b) => a.at - b.at).map(({ unit }) => unit);
@@ -98,7 +100,7 @@ function placeLora(context: PlanContext, found: ReturnType<typeof findLoraGroups
 /** A place of its own for everything else that is stored; rotations happen in place where they can. */
 function placeRest(context: PlanContext, sums: ReadonlyMap<Node, Sum>, stored: ReadonlySet<Node>): void {
   const { plan, values } = context;
-  const roots = new Set([...Object.values(plan.graph.outputs), ...Object.values(plan.graph.gradients)]);
+  const roots = new Set(rootsOf(plan.graph));
   for (const node of plan.order) {
     if (node.op.name !== "rope") continue;
     const source = stripReshape(node.inputs[0]!);

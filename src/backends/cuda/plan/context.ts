@@ -3,6 +3,7 @@ import { LorikeetError } from "../../../errors.ts";
 import type { Node } from "../../../ir/node.ts";
 import { isTrainable, leaves } from "../../../ops/leaf.ts";
 import { toFloat32 } from "../../../tensor/convert.ts";
+import type { CacheStore } from "../cache-store.ts";
 import type { Device } from "../device.ts";
 import type { GemmPlanner } from "../gemm.ts";
 import type { TrainableState } from "../state.ts";
@@ -17,6 +18,7 @@ export interface EngineParts {
   readonly state: TrainableState;
   readonly weights: WeightStore;
   readonly gemms: GemmPlanner;
+  readonly caches: CacheStore;
 }
 
 /** A plan under construction. */
@@ -52,9 +54,10 @@ export function valueOf(context: PlanContext, node: Node): Value | undefined {
   return value;
 }
 
-function leafValue({ plan, state, weights, inputs, literals }: PlanContext, node: Node): Value | undefined {
+function leafValue({ plan, state, weights, inputs, literals, caches }: PlanContext, node: Node): Value | undefined {
   const storage = plan.storage.get(node);
   if (node.op === leaves.parameter) return isTrainable(node) ? state.value(node.name!, "") : weights.place(node.name!, node.shape, storage!);
+  if (node.op === leaves.input && plan.graph.caches && node.name! in plan.graph.caches) return caches.view(node.name!, node.shape, plan.precision);
   if (node.op === leaves.input) {
     const known = inputs.get(node.name!);
     if (known) return known;

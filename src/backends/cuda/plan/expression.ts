@@ -80,6 +80,16 @@ function define(kernel: KernelText, type: string, text: string, scope: Scope, ke
   return name;
 }
 
+/** The variable with `text`, defined in `scope` unless it or one around it has it already. */
+function defineOnce(kernel: KernelText, type: string, text: string, scope: Scope): string {
+  const key = `${type} ${text}`;
+  for (let at: Scope | undefined = scope; at; at = at.parent) {
+    const known = at.known.get(key);
+    if (known !== undefined) return known;
+  }
+  return define(kernel, type, text, scope, key);
+}
+
 /** The outermost scope where something that moves with the column as `indices` do may stand. */
 function homeOf(scope: Scope, indices: readonly Index[]): Scope {
   if (indices.some((index) => index.column !== "none")) return scope;
@@ -152,11 +162,9 @@ function branched(kernel: KernelText, node: Node, indices: readonly Index[], sco
 function gathered(kernel: KernelText, node: Node, indices: readonly Index[], scope: Scope): string {
   const [table, ids] = node.inputs as [Node, Node];
   const id = elementOf(kernel, ids, indices.slice(0, -1), scope);
-  const row = kernel.names++;
-  const home = homeOf(scope, indices.slice(0, -1));
-  home.lines.push(`const u32 v${row} = (u32)${id};`);
   const isFixed = indices.slice(0, -1).every((index) => index.column === "none");
-  const found: Index = { ...plain(`v${row}`), column: isFixed ? "none" : "other" };
+  const row = defineOnce(kernel, "u32", `(u32)${id}`, homeOf(scope, indices.slice(0, -1)));
+  const found: Index = { ...plain(row), column: isFixed ? "none" : "other" };
   return elementOf(kernel, table, [found, indices.at(-1)!], scope);
 }
 

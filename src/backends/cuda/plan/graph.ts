@@ -61,12 +61,13 @@ export function isLeaf(node: Node): boolean {
 /** Decomposes, folds and merges `graph`, and decides how each value is stored. */
 export function planGraph(graph: Graph, precision: Precision): PlanGraph {
   const keep = (node: Node): boolean => special.has(node.op) && hasKernel(node, precision);
-  const simple = cse(fold(dropMarks(expand(rootsOf(graph), (node) => keep(node) || node.op.evaluate !== undefined))));
+  const simple = cse(fold(dropMarks(expand(rootsOf(graph), (node) => keep(node) || node.op.decompose === undefined))));
   const order = topological(simple);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
   for (const node of order) for (const input of new Set(node.inputs)) users.get(input)!.push(node);
   const storage = new Map<Node, Storage>();
-  for (const node of order) storage.set(node, storageOf(node, storage, precision));
+  const isCache = (node: Node): boolean => node.op === leaves.input && graph.caches !== undefined && node.name! in graph.caches;
+  for (const node of order) storage.set(node, isCache(node) ? precision : storageOf(node, storage, precision));
   return { graph: withRoots(graph, simple), order, users, storage, precision };
 }
 

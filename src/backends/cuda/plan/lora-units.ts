@@ -1,11 +1,12 @@
 /** @file Places and computes groups of linear layers with adapters; see lora.ts for the algebra. */
 import type { Node } from "../../../ir/node.ts";
+import { type Kernel, loadModule } from "../kernels.ts";
 import type { WeightBlock } from "../weights.ts";
 import { addUnit, type PlanContext, storedValue } from "./context.ts";
 import { isColumns, type LoraBackward, type LoraGroup } from "./lora.ts";
 import { gemmCall, type GemmCall, matrixOf, type Matrix, operand, productCall } from "./products.ts";
 import type { Sum } from "./sums.ts";
-import { newValue, STORAGE_BYTES, type Unit, type Value } from "./value.ts";
+import { addressOf, newValue, rowStride, STORAGE_BYTES, type Unit, type Value } from "./value.ts";
 
 const BORDER = 64;
 
@@ -77,28 +78,66 @@ function placeColumns(context: PlanContext, parts: readonly ({ node: Node; width
 
 /** The copies of A below the weights and of scale·B at their right; false when they are elsewhere already. */
 function placeAdapters({ state, plan }: PlanContext, { group, block, rows, ranks }: PlacedGroup): boolean {
-  const { weights, ld, columns } = block;
-  const region = weights[0]!.region;
+  const strideOf = (value: Value): number => rowStride(value, value.shape[1]!)!;
   return group.members.every(({ adapter }, i) => {
     if (!adapter) return true;
-    const at = (node: Node, offset: number, factor: number): Value =>
-      state.copyOf(node.name!, plan.precision, () => ({
-        ...newValue(node.shape, plan.precision),
-        region,
-        offset,
-        cols: node.shape[1]!,
-        ld,
-        factor,
-      }));
-    const a = at(adapter.a, (block.rows + ranks[i]!) * ld, 1);
-    const b = at(adapter.b, rows[i]! * ld + columns + ranks[i]!, adapter.scale);
-    return a.region === region && b.region === region && b.factor === adapter.scale;
+    const at = (node: Node, home: Value, row: number, column: number, factor: number): Value => {
+      const [cols, ld] = [node.shape[1]!, strideOf(home)];
+      const place = { region: home.region, offset: home.offset + row * ld + column, cols, ld, factor };
+      return state.copyOf(node.name!, plan.precision, () => ({ ...newValue(node.shape, plan.precision), ...place }));
+    };
+    const a = at(adapter.a, block.a, ranks[i]!, 0, 1);
+    const b = at(adapter.b, block.b, rows[i]!, ranks[i]!, adapter.scale);
+    return a.region === block.a.region && b.region === block.b.region && b.factor === adapter.scale;
   });
 }
 
-/** The region of a block as a matrix that starts at `row` and `column`. */
-function blockAt({ weights, ld }: WeightBlock, row: number, column: number): Matrix {
-  return { value: { ...weights[0]!, factor: 1 }, offset: row * ld + column, ld };
+/**
+ * The weights of a block with their border, as one matrix. Quantized weights are decoded into memory of the plan:
+ * once for the forward pass, once for the backward pass of a block together with what it recomputes.
+ */
+function weightsOf(context: PlanContext, { block, rank }: PlacedGroup, user: Node, isBackward: boolean): Value {
+  if (block.matrix) return block.matrix;
+  const key = `${isBackward ? "backward" : "forward"} ${block.names.join()}`;
+  const known = context.copies.get(key);
+  if (known) return known;
+  const { rows, columns, border, ld } = block;
+  const value = { ...newValue([rows + border, ld], context.plan.precision), cols: ld, ld };
+  context.copies.set(key, value);
+  const copy = rank > 0 ? copyKernel(context) : undefined;
+  context.units.push({
+    at: context.order.get(user)! - 0.5,
+    unit: {
+      name: "decode weights",
+      reads: [],
+      writes: [value],
+      scratch: [],
+      prepare: () => void copy?.(),
+      enqueue() {
+        block.decode(value);
+        const at = value.region.address;
+        const bytes = STORAGE_BYTES[value.storage];
+        copy?.().launch([64], 256, [addressOf(block.a), at + rows * ld * bytes, rank, columns, columns, ld, 1]);
+        copy?.().launch([256], 256, [addressOf(block.b), at + columns * bytes, rows, rank, border, ld, 1]);
+      },
+    },
+  });
+  return value;
+}
+
+function copyKernel({ device, plan }: PlanContext): () => Kernel {
+  let kernel: Kernel | undefined;
+  return () => (kernel ??= loadModule(device, ["rows"], { T: plan.precision, S: plan.precision }).kernel("convert_rows", "ppiiiif"));
+}
+
+/** A part of `weights` that starts at `row` and `column`. */
+function blockAt(weights: Value, row: number, column: number): Matrix {
+  return { value: { ...weights, factor: 1 }, offset: row * weights.ld + column, ld: weights.ld };
+}
+
+/** A copy place of a block as a matrix. */
+function placeOf(value: Value): Matrix {
+  return { value: { ...value, factor: 1 }, offset: value.offset, ld: rowStride(value, value.shape[1]!)! };
 }
 
 /** Units of the forward pass: u = x·Aᵀ, then y = [x | u]·[W | sB]ᵀ (or in two steps, whichever is faster). */
@@ -110,8 +149,10 @@ export function addForward(context: PlanContext, placed: PlacedGroup): void {
   const x = from.value;
   const us = members.flatMap(({ adapter }) => (adapter ? [storedValue(context, adapter.u)] : []));
   const u: Matrix = { value: x, offset: from.offset + columns, ld: from.ld };
+  const first = members[0]!.sum.node;
+  const weights = weightsOf(context, placed, first, first.phase === "recompute");
   if (rank > 0) {
-    const call = gemmCall(context, { M: tokens, N: rank, K: columns, transB: true, a: from, b: blockAt(block, block.rows, 0), d: u });
+    const call = gemmCall(context, { M: tokens, N: rank, K: columns, transB: true, a: from, b: placeOf(block.a), d: u });
     const last = members.findLast(({ adapter }) => adapter)!.adapter!;
     addUnit(context, last.u, unitOf("lora down", [call], [x], us));
   }
@@ -120,22 +161,23 @@ export function addForward(context: PlanContext, placed: PlacedGroup): void {
   const other = members[0]!.sum.others.map((node) => storedValue(context, node));
   const c = other[0] && matrixOf(other[0], block.rows);
   const shape = { M: tokens, N: block.rows, transB: true, d } as const;
-  const both = gemmCall(context, { ...shape, K: columns + rank, a: from, b: blockAt(block, 0, 0), c });
-  const base = gemmCall(context, { ...shape, K: columns, a: from, b: blockAt(block, 0, 0), c });
-  const added = gemmCall(context, { ...shape, K: rank, a: u, b: blockAt(block, 0, columns), c: d });
+  const both = gemmCall(context, { ...shape, K: columns + rank, a: from, b: blockAt(weights, 0, 0), c });
+  const base = gemmCall(context, { ...shape, K: columns, a: from, b: blockAt(weights, 0, 0), c });
+  const added = gemmCall(context, { ...shape, K: rank, a: u, b: placeOf(block.b), c: d });
   const rest = members.flatMap((member, i) => {
     const target = matrixOf(ys[i]!, member.sum.node.shape[1]!);
     return member.rest.map((product) => productCall(context, product, target, target));
   });
-  const reads = [x, ...us, ...other];
+  const reads = [x, ...us, ...other, weights];
   addUnit(context, members.at(-1)!.sum.node, choiceUnit("lora forward", rank > 0 ? [[both], [base, added]] : [[base]], rest, reads, ys));
 }
 
 /** Places the gradients of a group's results side by side, and g = dy·sB behind them. */
 export function placeBackward(context: PlanContext, placed: PlacedGroup, { members, sum }: LoraBackward): boolean {
   const fits = members.every(({ dy, weight }) => canPlace(context, dy, weight.shape[0]!) && rowsOf(dy, weight) === placed.tokens);
+  const isCoded = !placed.block.matrix;
   const isFree = members.every(({ g }) => !g || !context.values.has(g));
-  if (!fits || !isFree || !canAdd(context, sum) || (members.length === 1 && !members[0]!.g)) return false;
+  if (!fits || !isFree || !canAdd(context, sum) || (members.length === 1 && !members[0]!.g && !isCoded)) return false;
   const parts = members.map(({ dy, weight }) => ({ node: dy, width: weight.shape[0]! }));
   const gs = members.map(({ g, adapter }) => (g ? { node: g, width: adapter!.rank } : undefined));
   const border = Math.ceil(placed.rank / BORDER) * BORDER;
@@ -157,7 +199,7 @@ export function addBackward(context: PlanContext, placed: PlacedGroup, backward:
   const g: Matrix = { ...from, offset: from.offset + block.rows };
   const isWhole = gs.length > 0 && members.every(({ adapter, g: low }) => !adapter || low);
   if (isWhole) {
-    const call = gemmCall(context, { M: tokens, N: rank, K: block.rows, a: from, b: blockAt(block, 0, block.columns), d: g });
+    const call = gemmCall(context, { M: tokens, N: rank, K: block.rows, a: from, b: placeOf(block.b), d: g });
     addUnit(context, members.findLast((member) => member.g)!.g!, unitOf("lora up backward", [call], dys, gs));
   }
   const dx = storedValue(context, sum.node);
@@ -165,11 +207,12 @@ export function addBackward(context: PlanContext, placed: PlacedGroup, backward:
   const other = sum.others.map((node) => storedValue(context, node));
   const c = other[0] && matrixOf(other[0], block.columns);
   const shape = { M: tokens, N: block.columns, d } as const;
-  const base = gemmCall(context, { ...shape, K: block.rows, a: from, b: blockAt(block, 0, 0), c });
-  const both = gemmCall(context, { ...shape, K: block.rows + rank, a: from, b: blockAt(block, 0, 0), c });
-  const added = gemmCall(context, { ...shape, K: rank, a: g, b: blockAt(block, block.rows, 0), c: d });
+  const weights = weightsOf(context, placed, sum.node, true);
+  const base = gemmCall(context, { ...shape, K: block.rows, a: from, b: blockAt(weights, 0, 0), c });
+  const both = gemmCall(context, { ...shape, K: block.rows + rank, a: from, b: blockAt(weights, 0, 0), c });
+  const added = gemmCall(context, { ...shape, K: rank, a: g, b: placeOf(block.a), c: d });
   const more = rest.map((product) => productCall(context, product, d, d));
-  const reads = [...dys, ...(isWhole ? gs : []), ...other];
+  const reads = [...dys, ...(isWhole ? gs : []), ...other, weights];
   addUnit(context, sum.node, choiceUnit("lora backward", isWhole ? [[both], [base, added]] : [[base]], more, reads, [dx]));
 }
 

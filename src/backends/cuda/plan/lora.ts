@@ -55,7 +55,7 @@ function adapterOf(sum: Sum, x: Node, sums: ReadonlyMap<Node, Sum>): { product: 
 }
 
 /** Groups of frozen linear layers by input; a weight is in one group of an input at most. */
-export function findLoraGroups(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): LoraGroup[] {
+export function findLoraGroups(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>, isQuantized: (weight: Node) => boolean): LoraGroup[] {
   const byInput = new Map<Node, LoraMember[]>();
   for (const node of plan.order) {
     const sum = sums.get(node);
@@ -74,7 +74,7 @@ export function findLoraGroups(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): L
     if (open.length > 0 && isColumns(plan, x, x.shape.at(-1)!)) groups.push({ x, members: open });
     if (open.length === 0) for (const member of closed.slice(0, 1)) groups.push({ x, members: [member] });
   }
-  return groups.filter(({ members }) => members.length > 1 || members[0]!.adapter !== undefined);
+  return groups.filter(({ members: [first, ...more] }) => more.length > 0 || first!.adapter !== undefined || isQuantized(first!.weight));
 }
 
 /** Whether every kernel that reads `node` may read it as a matrix of `columns` with gaps between its rows. */

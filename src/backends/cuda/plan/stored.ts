@@ -29,6 +29,7 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
   };
   for (const { products, others } of sums.values())
     for (const node of [...products.flatMap(({ a, b }) => [a, b]), ...others]) need(node);
+  Object.values(plan.graph.caches ?? {}).forEach(need);
   for (const node of plan.order) {
     if (isSpecial(node, sums)) node.inputs.forEach(need);
     if (isReduction(node)) stored.add(node);

@@ -1,4 +1,5 @@
 /** @file Sums of matrix products: what becomes a chain of GEMMs that add into one result. */
+import { rootsOf } from "../../../ir/graph.ts";
 import type { Node } from "../../../ir/node.ts";
 import { add } from "../../../ops/add.ts";
 import { matmul } from "../../../ops/matmul.ts";
@@ -24,7 +25,7 @@ export interface Sum {
 
 /** Sums by the node that they give. A node inside a sum that nothing else uses is not computed for itself. */
 export function findSums({ order, users, graph }: PlanGraph): Map<Node, Sum> {
-  const roots = new Set([...Object.values(graph.outputs), ...Object.values(graph.gradients)]);
+  const roots = new Set(rootsOf(graph));
   const isPrivate = (node: Node): boolean => users.get(node)!.length === 1 && !roots.has(node);
   const inside = new Set<Node>();
   const sums = new Map<Node, Sum>();

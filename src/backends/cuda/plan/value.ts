@@ -66,6 +66,6 @@ export function isDense({ cols, ld, size }: Value): boolean {
 
 /** Elements between rows when the value is read as a matrix of `columns`, or undefined when it is not one. */
 export function rowStride(value: Value, columns: number): number | undefined {
-  if (isDense(value)) return columns;
-  return value.cols === columns ? value.ld : undefined;
+  if (value.cols === columns) return value.ld; // a single row may have room behind it, too
+  return isDense(value) ? columns : undefined;
 }
