@@ -25,5 +25,6 @@ export {
   type Session,
 } from "./api/generate.ts";
 export { exportGguf, merge, type MergeResult, mergeToGguf } from "./api/merge.ts";
+export { unmerge, type UnmergeResult } from "./api/unmerge.ts";
 export { train, type TrainRun } from "./api/train.ts";
 export { type TrainOptions } from "./api/train-options.ts";

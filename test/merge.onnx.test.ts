@@ -93,6 +93,50 @@ describe.each(cases)("merged fixture %s", (name) => {
   });
 });
 
+describe("lorikeet unmerge", () => {
+  it("restores the base within the bound that it reports; refuses what a merge does not keep", async () => {
+    const adapter = join(golden, "patterns/adapter_after10");
+    const [merged, out] = [join(scratch, "to-undo"), join(scratch, "undone")];
+    expect((await lorikeet("merge", "-a", adapter, "-o", merged)).code).toBe(0);
+    const result = await lorikeet("unmerge", "-m", merged, "-a", adapter, "-o", out, "--base", "storyteller-6m", "--json"); // prettier-ignore
+    expect(result.err).toBe("");
+    const { errors } = JSON.parse(result.out) as {
+      errors: { bound: number; difference: number }[];
+    };
+    expect(errors.length).toBeGreaterThan(0);
+    for (const { bound, difference } of errors) expect(difference).toBeLessThanOrEqual(bound);
+    const dora = await lorikeet("unmerge", "-m", merged, "-a", join(golden, "dora/adapter"), "-o", join(scratch, "no")); // prettier-ignore
+    expect(dora.err).toContain("cannot-unmerge");
+  });
+});
+
+describe("lorikeet convert", () => {
+  it("takes an adapter to mlx-lm and back to the same model", async () => {
+    const adapter = join(golden, "patterns/adapter_after10");
+    const [mlx, back] = [join(scratch, "mlx"), join(scratch, "back")];
+    const base = ["--model", "storyteller-6m"];
+    expect((await lorikeet("convert", adapter, "--to", "mlx", "-o", mlx, ...base)).err).toBe("");
+    expect((await lorikeet("convert", mlx, "--to", "peft", "-o", back)).err).toBe("");
+    const model = await loadModel("storyteller-6m");
+    const folders = ["one", "two"].map((name) => join(scratch, `mlx-${name}`));
+    for (const [i, source] of [adapter, back].entries())
+      await merge(model, await loadAdapterFolder(source), folders[i]!, { dtype: "f32" });
+    const [one, two] = await Promise.all(folders.map((folder) => values(join(folder, "model.safetensors")))); // prettier-ignore
+    for (const [name, { data }] of one!) {
+      const other = two!.get(name)!.data;
+      const worst = data.reduce((most: number, value, i) => Math.max(most, Math.abs(Number(value) - Number(other[i]))), 0); // prettier-ignore
+      expect(worst).toBeLessThan(1e-6);
+    }
+  });
+
+  it("refuses DoRA for llama.cpp and names the remedy", async () => {
+    const dora = await lorikeet("convert", join(golden, "dora/adapter"), "--to", "gguf", "-o", join(scratch, "dora.gguf"), "--model", "storyteller-6m"); // prettier-ignore
+    expect(dora.err).toContain("unsupported-gguf");
+    expect(dora.err).toContain("lorikeet merge --to gguf");
+    expect(existsSync(join(scratch, "dora.gguf"))).toBe(false);
+  });
+});
+
 describe("lorikeet merge", () => {
   const adapter = join(golden, "patterns/adapter_after10");
 

@@ -36,6 +36,16 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./merge.ts"),
   },
   {
+    name: "unmerge",
+    summary: "take an adapter out of a merged model, and say how exact the result is",
+    load: () => import("./unmerge.ts"),
+  },
+  {
+    name: "convert",
+    summary: "write an adapter for llama.cpp, mlx-lm or PEFT, or a model as GGUF",
+    load: () => import("./convert.ts"),
+  },
+  {
     name: "data",
     summary: "preview training data as the model will read it",
     load: () => import("./data.ts"),
