@@ -1,5 +1,6 @@
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import { createOnnxEngine } from "../backends/onnx/engine.ts";
+import type { BaseDType } from "../backends/onnx/storage.ts";
 import { referenceEngine } from "../backends/reference/engine.ts";
 import { LorikeetError } from "../errors.ts";
 
@@ -9,6 +10,8 @@ export interface DeviceOptions {
   readonly device?: string;
   /** Threads of one operator on the CPU; one for each physical core by default. */
   readonly threads?: number;
+  /** How the frozen base is kept in memory: `auto`, `f32`, `bf16`, `int8` or `nf4`. */
+  readonly baseDtype?: BaseDType;
   /** `lean` gives memory back after each use, which costs time. */
   readonly memory?: "fast" | "lean";
 }
@@ -22,8 +25,12 @@ export async function openEngine(
   weights: WeightSource,
   options: DeviceOptions = {},
 ): Promise<Engine> {
-  const { device = "auto", threads, memory } = options;
-  const shared = { weights, ...(threads !== undefined && { threads }), ...(memory && { memory }) };
+  const { device = "auto", threads, memory, baseDtype = "auto" } = options;
+  const shared = {
+    ...{ weights, baseDtype },
+    ...(threads !== undefined && { threads }),
+    ...(memory && { memory }),
+  };
   if (device === "auto" || device === "cpu") return createOnnxEngine(shared);
   if (device === "webgpu") return createOnnxEngine({ ...shared, provider: "webgpu" });
   if (device === "reference") return referenceEngine(weights);

@@ -2,7 +2,7 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { keyOf, parameterOf } from "../adapter/attach.ts";
 import { initialTensor } from "../adapter/init.ts";
 import type { LoraConfig } from "../adapter/lora-config.ts";
-import { matchesModule, resolveTargets } from "../adapter/targets.ts";
+import { matchesModule, rankWarnings, resolveTargets } from "../adapter/targets.ts";
 import type { Engine } from "../backends/backend.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
@@ -15,6 +15,7 @@ import {
 } from "../train/plan.ts";
 import { learningRateSchedule } from "../train/schedule.ts";
 import { programCache, trainLoop, type TrainSetup } from "../train/trainer.ts";
+import { checkMemory, estimateMemory } from "./memory-estimate.ts";
 import type { Model } from "./model.ts";
 import { openEngine } from "./open-engine.ts";
 import { compareAnswers, openRecord, reportOf } from "./record.ts";
@@ -91,9 +92,9 @@ async function* trainingEvents(
   const data = await openTrainingData(model, config);
   for (const warning of data.warnings) yield { type: "warning", ...warning };
   const plan = planOf(model, run);
-  const { device, threads } = config;
+  const { device, threads, base_dtype: baseDtype } = config;
   const engine = await openEngine(model.checkpoint.weights, {
-    device,
+    ...{ device, baseDtype },
     ...(threads !== null && { threads }),
   });
   try {
@@ -107,6 +108,25 @@ async function* trainingEvents(
   } finally {
     await engine.dispose();
   }
+}
+
+/** What is odd about a run before it begins. @throws LorikeetError `out-of-memory` when it cannot fit */
+function planWarnings(
+  model: Model,
+  { config }: ResolvedRun,
+  plan: TrainPlan,
+  { report }: TrainingData,
+): { code: string; message: string }[] {
+  const warnings = rankWarnings(plan.sites, model.layers);
+  if (!["auto", "cpu"].includes(config.device)) return warnings;
+  const batch = config.per_device_train_batch_size;
+  const length = config.packing ? Math.min(config.max_length, report.tokens) : report.longest;
+  const share = report.supervisedTokens / report.tokens;
+  const rows = Math.max(1, Math.ceil(batch * length * share));
+  const shape = { batch, length, rows, hasSegments: config.packing };
+  const estimate = estimateMemory(plan, model.checkpoint.weights, shape);
+  const tight = checkMemory(estimate, process.availableMemory(), shape);
+  return tight ? [...warnings, tight] : warnings;
 }
 
 function planOf(model: Model, { config, lora }: ResolvedRun): TrainPlan {

@@ -13,6 +13,7 @@ import { convTranspose2d } from "./conv-transpose2d.ts";
 import { correlate2d } from "./correlate2d.ts";
 import { cos } from "./cos.ts";
 import { crossEntropy } from "./cross-entropy.ts";
+import { dequantizeNf4 } from "./dequantize-nf4.ts";
 import { div } from "./div.ts";
 import { dropout } from "./dropout.ts";
 import { embedding } from "./embedding.ts";
@@ -35,6 +36,7 @@ import { maximum } from "./maximum.ts";
 import { mean } from "./mean.ts";
 import { mul } from "./mul.ts";
 import { neg } from "./neg.ts";
+import { nf4Linear } from "./nf4-linear.ts";
 import { pad } from "./pad.ts";
 import { quickGelu } from "./quick-gelu.ts";
 import { randomMask } from "./random-mask.ts";
@@ -77,6 +79,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   correlate2d,
   cos,
   crossEntropy,
+  dequantizeNf4,
   div,
   dropout,
   embedding,
@@ -100,6 +103,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   mean,
   mul,
   neg,
+  nf4Linear,
   pad,
   quickGelu,
   randomMask,

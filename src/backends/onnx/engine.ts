@@ -5,9 +5,12 @@ import { isFrozen } from "../../ops/leaf.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep, Engine, Program, Tensors, WeightSource } from "../backend.ts";
 import { emitGraph, type WeightLocations } from "./emit.ts";
-import { lowerGraph } from "./lower.ts";
+import { type ChooseStorage, lowerGraph } from "./lower.ts";
+import type { OnnxExternalData } from "./proto.ts";
 import type { Response } from "./protocol.ts";
+import { QuantizedWeights } from "./quantized-weights.ts";
 import type { SessionOptions } from "./session.ts";
+import { type BaseDType, chooseStorage } from "./storage.ts";
 import { WeightFiles } from "./weight-files.ts";
 import { WorkerClient } from "./worker-client.ts";
 
@@ -18,6 +21,8 @@ export interface OnnxEngineOptions {
   readonly provider?: "cpu" | "webgpu";
   /** Threads of one operator; one for each physical core by default. */
   readonly threads?: number;
+  /** How the frozen base is kept in memory; computation is f32. */
+  readonly baseDtype?: BaseDType;
   /** `lean` gives memory back after each use, which costs time. */
   readonly memory?: "fast" | "lean";
   /** Write an ONNX Runtime profile of each program to files that begin so. */
@@ -31,15 +36,21 @@ export function createOnnxEngine(options: OnnxEngineOptions): Engine {
 
 class OnnxEngine implements Engine {
   readonly name: string;
-  private readonly client = new WorkerClient();
+  private readonly client: WorkerClient;
   private readonly files: WeightFiles;
+  private readonly coded: QuantizedWeights;
   private readonly session: SessionOptions;
+  private readonly storage: ChooseStorage;
   private programs = 0;
 
   constructor(options: OnnxEngineOptions) {
-    const provider = options.provider ?? "cpu";
+    const { provider = "cpu", weights } = options;
+    const baseDtype = baseDTypeOf(options);
     this.name = `onnx-${provider}`;
-    this.files = new WeightFiles(options.weights);
+    this.files = new WeightFiles(weights);
+    this.coded = new QuantizedWeights(weights);
+    this.storage = (roots) => chooseStorage(roots, weights, baseDtype);
+    this.client = new WorkerClient();
     this.session = {
       provider,
       threads: options.threads ?? 0,
@@ -51,7 +62,7 @@ class OnnxEngine implements Engine {
 
   async compile(graph: Graph): Promise<Program> {
     const profile = this.session.provider === "webgpu" ? "webgpu" : "cpu";
-    const lowered = lowerGraph(graph, profile);
+    const lowered = lowerGraph(graph, profile, this.storage);
     const spec = emitGraph(lowered, profile, await this.locate(lowered));
     const program = this.programs++;
     await this.client.send({ type: "compile", program, spec, options: this.session });
@@ -88,13 +99,24 @@ class OnnxEngine implements Engine {
     await this.files.dispose();
   }
 
+  /** One weight after the other, so that no more than one is in this thread's memory. */
   private async locate(graph: Graph): Promise<WeightLocations> {
-    const frozen = topological(rootsOf(graph)).filter(isFrozen);
-    const entries = frozen.map(
-      async ({ name, dtype }) => [name!, await this.files.locate(name!, dtype)] as const,
-    );
-    return new Map(await Promise.all(entries));
+    const locations = new Map<string, Uint8Array | OnnxExternalData>();
+    for (const { name, dtype } of topological(rootsOf(graph)).filter(isFrozen))
+      locations.set(name!, await this.files.locate(name!, dtype, this.coded.compute(name!)));
+    return locations;
   }
+}
+
+/** @throws LorikeetError `unsupported-base-dtype` */
+function baseDTypeOf({ provider, baseDtype = "auto" }: OnnxEngineOptions): BaseDType {
+  if (provider !== "webgpu") return baseDtype;
+  if (baseDtype === "auto" || baseDtype === "f32") return "f32";
+  throw new LorikeetError(
+    "unsupported-base-dtype",
+    `Expected the base in f32 on WebGPU, got ${baseDtype}: ONNX Runtime does not decode it there`,
+    { hint: "leave out --base-dtype, or use --device cpu or cuda" },
+  );
 }
 
 function expectKind<K extends Response["kind"]>(

@@ -5,18 +5,26 @@ import { cse } from "../../passes/cse.ts";
 import { expand } from "../../passes/expand.ts";
 import { dropMarks, fold } from "../../passes/fold.ts";
 import { fuse } from "../../passes/fuse.ts";
+import { quantize, type Storage } from "../../passes/quantize.ts";
 import { rematerialize } from "../../passes/rematerialize.ts";
 import { hasLowering } from "./has-lowering.ts";
 
+/** How each frozen weight of a graph is kept in memory. */
+export type ChooseStorage = (roots: readonly Node[]) => (weight: Node) => Storage;
+
 /**
  * `graph` in ops that `profile` has lowerings for: each value computed once, but for cheap ones that the backward
- * pass computes again; sums and scales inside products.
+ * pass computes again; frozen weights as they are stored; sums and scales inside products.
  */
-export function lowerGraph(graph: Graph, profile: OnnxProfile): Graph {
+export function lowerGraph(graph: Graph, profile: OnnxProfile, choose: ChooseStorage): Graph {
   const lower = (roots: readonly Node[]): Node[] =>
     expand(roots, (node) => hasLowering(node, profile));
   const once = cse(fold(dropMarks(lower(rootsOf(graph)))));
-  const outputs = once.slice(0, Object.keys(graph.outputs).length);
-  const gradients = rematerialize(outputs, once.slice(outputs.length));
-  return withRoots(graph, lower(fuse([...outputs, ...gradients])));
+  const gradients = Object.values(withRoots(graph, once).gradients);
+  const results = once.filter((root) => !gradients.includes(root));
+  const again = new Map(
+    rematerialize(results, gradients).map((gradient, i) => [gradients[i]!, gradient]),
+  );
+  const roots = once.map((root) => again.get(root) ?? root);
+  return withRoots(graph, lower(fuse(quantize(roots, choose(roots)))));
 }
