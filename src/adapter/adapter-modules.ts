@@ -1,4 +1,5 @@
 import { LorikeetError } from "../errors.ts";
+import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Adapter, PEFT_PREFIX } from "./adapter.ts";
 
@@ -48,11 +49,16 @@ export function pairOf(parts: ReadonlyMap<string, Tensor>): { a: Tensor; b: Tens
 
 function checkPair(module: string, parts: ReadonlyMap<string, Tensor>): void {
   const { a, b } = pairOf(parts) as { a?: Tensor; b?: Tensor };
-  if (a && b && a.shape[0] === b.shape[1]) return;
+  if (a && b && (a.shape[0] === b.shape[1] || isGrouped(a.shape, b.shape))) return;
   const shapes = [...parts].map(([part, { shape }]) => `${part} [${shape.join(", ")}]`);
   throw new LorikeetError(
     "adapter-tensors",
     `Expected ${module} to have A (r, in) and B (out, r) of one rank, got ${shapes.join(", ")}`,
     { hint: "The adapter file is incomplete or was changed; save or download it again." },
   );
+}
+
+/** B of a convolution with groups sees only its group's share of the rank. */
+function isGrouped([rank, , ...kernel]: Shape, [, share]: Shape): boolean {
+  return kernel.length > 0 && rank! % share! === 0;
 }

@@ -23,8 +23,16 @@ export function resolveTargets(
       !matchesModule(config.excludeModules ?? [], candidate.module) &&
       isInLayers(config, candidate.module),
   );
-  reportMisses(config, candidates, family, chosen.length);
-  return new Map(chosen.map(({ module }) => [module, siteOf(config, module)]));
+  const bare = candidates.filter(({ module }) =>
+    matchesModule(config.targetParameters ?? [], `${module}.weight`),
+  );
+  reportMisses(config, candidates, family, chosen.length + bare.length);
+  const sites = chosen.map(({ module }): [string, LoraSite] => [module, siteOf(config, module)]);
+  const parameters = bare.map(({ module }): [string, LoraSite] => [
+    module,
+    { ...siteOf(config, module), isParameter: true },
+  ]);
+  return new Map([...sites, ...parameters]);
 }
 
 /** Rank, scale and options of `module` under `config`. */
@@ -39,6 +47,32 @@ export function siteOf(config: LoraConfig, module: string): LoraSite {
     useDora: config.useDora,
     loraBias: config.loraBias,
   };
+}
+
+/**
+ * A warning when a rank is larger than a matrix allows: ΔW has at most the rank of its smaller side, so the rest of
+ * the rank is cost without effect.
+ */
+export function rankWarnings(
+  sites: ReadonlyMap<string, LoraSite>,
+  candidates: readonly LoraCandidate[],
+): { code: string; message: string }[] {
+  const sides = new Map(candidates.map((candidate) => [candidate.module, smallerSide(candidate)]));
+  const large = [...sites.values()].filter(({ module, rank }) => rank > sides.get(module)!);
+  const first = large[0];
+  if (!first) return [];
+  const others = large.length > 1 ? ` and ${large.length - 1} other layers` : "";
+  return [
+    {
+      code: "lora-rank",
+      message: `rank ${first.rank} is more than ${first.module}${others} can use: the smaller side of its weight is ${sides.get(first.module)!}`,
+    },
+  ];
+}
+
+function smallerSide({ inFeatures, outFeatures, kernel, groups }: LoraCandidate): number {
+  const area = kernel.reduce((product, size) => product * size, 1);
+  return Math.min((inFeatures / groups) * area, outFeatures);
 }
 
 /** PEFT's match of a module path: a list by equal name or suffix after a dot, a string as a regular expression. */

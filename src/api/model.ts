@@ -1,7 +1,8 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { attach, type Attachment, keyOf, noAttachment } from "../adapter/attach.ts";
+import { changedBase } from "../adapter/changed-base.ts";
 import type { FamilyTargets } from "../adapter/targets.ts";
-import type { Engine } from "../backends/backend.ts";
+import type { Engine, WeightSource } from "../backends/backend.ts";
 import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { LorikeetError } from "../errors.ts";
@@ -65,7 +66,10 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
   const family = loraTargets(String(checkpoint.config["model_type"]));
   const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
   const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
-  const open = (): Promise<Engine> => engineWith(checkpoint, shared.device, attachment);
+  const weights = adapter
+    ? changedBase(checkpoint.weights, adapter, { layers: shared.layers, sites: attachment.sites })
+    : checkpoint.weights;
+  const open = (): Promise<Engine> => engineWith(weights, shared.device, attachment);
   const own = once(open);
   let isOpen = false;
   const engine = (): Promise<Engine> => {
@@ -98,7 +102,7 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
 }
 
 async function engineWith(
-  { weights }: Checkpoint,
+  weights: WeightSource,
   device: DeviceOptions,
   { values }: Attachment,
 ): Promise<Engine> {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Adapter, peftKey } from "../../src/adapter/adapter.ts";
 import { attach, type Attachment, noAttachment } from "../../src/adapter/attach.ts";
+import { changedBase } from "../../src/adapter/changed-base.ts";
 import type { FamilyTargets } from "../../src/adapter/targets.ts";
 import { int64 } from "../../src/api/feeds.ts";
 import { createModel } from "../../src/api/model.ts";
@@ -124,7 +125,9 @@ function graphBase(
     family,
     async logits({ weights }, adapter) {
       const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
-      const engine = await openEngine(weights);
+      const { sites } = attachment;
+      const own = adapter ? changedBase(weights, adapter, { layers, sites }) : weights;
+      const engine = await openEngine(own);
       try {
         for (const [name, value] of attachment.values)
           await engine.set(name, convert(value, "f32"));
