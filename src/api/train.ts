@@ -92,6 +92,7 @@ async function* trainingEvents(
   const data = await openTrainingData(model, config);
   for (const warning of data.warnings) yield { type: "warning", ...warning };
   const plan = planOf(model, run);
+  for (const warning of planWarnings(model, run, plan, data)) yield { type: "warning", ...warning };
   const { device, threads, base_dtype: baseDtype } = config;
   const engine = await openEngine(model.checkpoint.weights, {
     ...{ device, baseDtype },
@@ -124,7 +125,8 @@ function planWarnings(
   const share = report.supervisedTokens / report.tokens;
   const rows = Math.max(1, Math.ceil(batch * length * share));
   const shape = { batch, length, rows, hasSegments: config.packing };
-  const estimate = estimateMemory(plan, model.checkpoint.weights, shape);
+  const weights = { source: model.checkpoint.weights, dtype: config.base_dtype };
+  const estimate = estimateMemory(plan, weights, shape);
   const tight = checkMemory(estimate, process.availableMemory(), shape);
   return tight ? [...warnings, tight] : warnings;
 }

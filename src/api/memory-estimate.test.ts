@@ -1,0 +1,97 @@
+import { describe, expect, it } from "vitest";
+import { lora } from "../adapter/lora-config.ts";
+import { resolveTargets } from "../adapter/targets.ts";
+import { LorikeetError } from "../errors.ts";
+import { causalLM } from "../models/registry.ts";
+import { loraCandidates } from "../passes/lora.ts";
+import { tensor } from "../tensor/tensor.ts";
+import type { TrainPlan } from "../train/plan.ts";
+import { checkMemory, estimateMemory, type MemoryEstimate } from "./memory-estimate.ts";
+
+const SMOLLM2 = {
+  model_type: "llama",
+  hidden_size: 576,
+  intermediate_size: 1536,
+  num_hidden_layers: 30,
+  num_attention_heads: 9,
+  num_key_value_heads: 3,
+  vocab_size: 49152,
+  rms_norm_eps: 1e-5,
+  rope_theta: 100000,
+  tie_word_embeddings: true,
+};
+
+function planFor(blocks: number, checkpointing: boolean): TrainPlan {
+  const config = { ...SMOLLM2, num_hidden_layers: blocks };
+  const model = causalLM(config, { batch: 1, length: 1 });
+  const candidates = loraCandidates([model.head(model.hidden)]);
+  const sites = resolveTargets(lora({ r: 16, targetModules: "all-linear" }), candidates, {
+    defaults: [],
+    head: "lm_head",
+  });
+  return { config, sites, trainsWeight: () => false, checkpointing };
+}
+
+const weight = tensor("f32", [1000], new Float32Array(1000));
+const source = {
+  names: ["w"],
+  get: () => ({ ...weight, bytes: { kind: "memory" as const, tensor: weight } }),
+};
+const shape = { batch: 1, length: 512, rows: 256, hasSegments: false };
+const estimate = (blocks: number, checkpointing = false, batch = 1): MemoryEstimate =>
+  estimateMemory(planFor(blocks, checkpointing), { source, dtype: "f32" }, { ...shape, batch });
+
+describe("estimateMemory", () => {
+  it("counts weights, and four f32 copies of what trains", () => {
+    const { weights, adapters } = estimate(2);
+    const perBlock = 16 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536));
+    expect([weights, adapters]).toEqual([4000, 4 * 4 * 2 * perBlock]);
+  });
+
+  it("grows linearly with blocks and rows of the batch", () => {
+    const [a, b, c] = [3, 6, 9].map((blocks) => estimate(blocks).activations) as [
+      number,
+      number,
+      number,
+    ];
+    expect(c - b).toBeCloseTo(b - a, 0);
+    const twice = estimate(6, false, 2).activations - estimate(3, false, 2).activations;
+    expect(twice / (b - a)).toBeCloseTo(2, 5);
+  });
+
+  it("is much smaller with checkpointing", () => {
+    expect(estimate(30, true).activations).toBeLessThan(0.6 * estimate(30).activations);
+  });
+});
+
+describe("checkMemory", () => {
+  const needs: MemoryEstimate = { weights: 1e9, adapters: 1e8, activations: 4e9, total: 5.3e9 };
+  const big = { ...shape, batch: 8 };
+
+  it("says nothing where there is room, warns where it is close", () => {
+    expect(checkMemory(needs, 8e9, big)).toBeUndefined();
+    expect(checkMemory(needs, 5e9, big)).toEqual({
+      code: "memory-tight",
+      message:
+        "training may need 5.3 GB (weights 1.0 GB, adapter and optimizer 100 MB, activations of 8 × 512 tokens 4.0 GB); 5.0 GB is free",
+    });
+  });
+
+  it("refuses what cannot fit, with what to change", () => {
+    const refused = (free: number): unknown => {
+      try {
+        return checkMemory(needs, free, big);
+      } catch (error) {
+        return error;
+      }
+    };
+    expect(refused(3e9)).toBeInstanceOf(LorikeetError);
+    expect(refused(3e9)).toMatchObject({
+      code: "out-of-memory",
+      hint: expect.stringContaining("--per-device-train-batch-size 4 ") as string,
+    });
+    expect(refused(0.5e9)).toMatchObject({
+      hint: expect.stringContaining("smaller model") as string,
+    });
+  });
+});
