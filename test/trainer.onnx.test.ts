@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { peftKey } from "../src/adapter/adapter.ts";
 import { initialTensor } from "../src/adapter/init.ts";
 import { lora } from "../src/adapter/lora-config.ts";
 import { resolveTargets } from "../src/adapter/targets.ts";
