@@ -44,9 +44,7 @@ export function adaptConv(node: Node, target: LoraTarget): Node {
 }
 
 function convolve(x: Node, weight: Node, attrs: Node["attrs"]): Node {
-  return weight.shape.length === 3
-    ? conv1d(x, weight, attrs as unknown as Conv1dAttrs)
-    : conv2d(x, weight, attrs as unknown as ConvAttrs);
+  return weight.shape.length === 3 ? conv1d(x, weight, attrs) : conv2d(x, weight, attrs);
 }
 
 function pointwise(x: Node, weight: Node, groups: number): Node {

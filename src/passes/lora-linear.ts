@@ -13,6 +13,7 @@ export function adaptLinear(node: Node, target: LoraTarget): Node {
   const { candidate, site, named } = target;
   const { inFeatures, outFeatures, fanInFanOut } = candidate;
   const [x, weight] = node.inputs as [Node, Node];
+  if (site.tiedTo !== undefined) return add(node, tiedDelta(x, site.tiedTo, target));
   const a = named("lora_A.weight", [site.rank, inFeatures]);
   const b = named("lora_B.weight", [outFeatures, site.rank]);
   const input = dropped(x, "input", target);
@@ -25,6 +26,14 @@ export function adaptLinear(node: Node, target: LoraTarget): Node {
   const norm = adaptedNorm({ weight, fanInFanOut, a, b, scale: site.scale });
   const magnitude = named("lora_magnitude_vector", [outFeatures]);
   return doraLayer({ node, base, delta, magnitude, norm });
+}
+
+/** What the adapter of the embedding `tiedTo`, A (r, V) and B (C, r), adds to the logits of the head that shares its matrix. */
+function tiedDelta(x: Node, tiedTo: string, { candidate, site, named }: LoraTarget): Node {
+  const a = named("lora_embedding_A", [site.rank, candidate.outFeatures], tiedTo);
+  const b = named("lora_embedding_B", [candidate.inFeatures, site.rank], tiedTo);
+  const down = linear(x, b, { fanInFanOut: true });
+  return mul(linear(down, a, { fanInFanOut: true }), constant(site.scale));
 }
 
 /** x after the layer's dropout, where it acts at `place` and the run is a training run. */

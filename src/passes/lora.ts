@@ -43,6 +43,8 @@ export interface LoraSite {
   readonly loraBias: boolean;
   /** The bare weight matrix as stored is adapted (`target_parameters`), whatever layer it is used in. */
   readonly isParameter?: boolean;
+  /** The layer is the head that shares this embedding's matrix, and its adapter too: ΔW of the embedding. */
+  readonly tiedTo?: string;
 }
 
 /** Options of `insertLora`. */
@@ -65,7 +67,7 @@ export interface LoraTarget extends LoraInsertion {
   /** Stream of random numbers of the layer's dropout. */
   readonly stream: number;
   /** The trainable tensor `part` of the layer's adapter. */
-  readonly named: (part: string, shape: Shape) => Node;
+  readonly named: (part: string, shape: Shape, module?: string) => Node;
 }
 
 /** Every layer of `roots` that LoRA can attach to, in the order of execution, once each. */
@@ -89,12 +91,17 @@ export function insertLora(
   insertion: LoraInsertion,
 ): Node[] {
   const streams = new Map([...sites.keys()].map((module, index) => [module, index]));
+  const made = new Map<string, Node>();
   return rewrite(roots, (node) => {
     const candidate = candidateAt(node);
     const site = candidate && sites.get(candidate.module);
     if (!site) return undefined;
-    const named = (part: string, shape: Shape): Node =>
-      parameter(insertion.nameOf(site.module, part), shape, { trainable: true });
+    const named = (part: string, shape: Shape, module = site.module): Node => {
+      const name = insertion.nameOf(module, part);
+      const known = made.get(name) ?? parameter(name, shape, { trainable: true });
+      made.set(name, known);
+      return known;
+    };
     const target = { ...insertion, candidate, site, named, stream: streams.get(site.module)! };
     if (site.isParameter) return adaptParameter(node, target);
     if (candidate.kind === "embedding") return adaptEmbedding(node, target);
