@@ -1,9 +1,7 @@
-import { mkdir, rename, stat, writeFile } from "node:fs/promises";
-import { createWriteStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { encodeSafetensors } from "../src/formats/safetensors-write.ts";
+import { writeAtomically } from "../src/host/files.ts";
 import { rootsOf, topological } from "../src/ir/graph.ts";
 import { causalLM } from "../src/models/registry.ts";
 import { isFrozen } from "../src/ops/leaf.ts";
@@ -21,7 +19,9 @@ const shared = {
 };
 
 /** Shapes of models that are measured; the same as in peer/peft_train.py. */
-export const presets: Readonly<Record<string, Readonly<Record<string, number | string | boolean>>>> = {
+export const presets: Readonly<
+  Record<string, Readonly<Record<string, number | string | boolean>>>
+> = {
   "storyteller-6m": {
     ...shared,
     ...{ hidden_size: 256, intermediate_size: 704, num_hidden_layers: 6, vocab_size: 6144 },
@@ -46,20 +46,19 @@ export async function randomCheckpoint(
   dtype: "f32" | "bf16" = "f32",
 ): Promise<string> {
   const config = presets[name];
-  if (!config) throw new RangeError(`Expected one of ${Object.keys(presets).join(", ")}, got ${name}`);
+  if (!config)
+    throw new RangeError(`Expected one of ${Object.keys(presets).join(", ")}, got ${name}`);
   const path = join(folder, `${name}-${dtype}`);
   const file = join(path, "model.safetensors");
   if (await stat(file).catch(() => undefined)) return path;
-  await mkdir(path, { recursive: true });
-  await writeFile(join(path, "config.json"), JSON.stringify(config));
+  await writeAtomically(join(path, "config.json"), JSON.stringify(config));
   const { hidden, head } = causalLM(config, { batch: 1, length: 1 });
   const graph = { outputs: { logits: head(hidden) }, gradients: {} };
   const weights = topological(rootsOf(graph)).filter(isFrozen);
   const shapes = new Map(weights.map(({ name: weight, shape }) => [weight!, shape]));
   const specs = [...shapes].map(([weight, shape]) => ({ name: weight, dtype, shape }));
   const read = (weight: string): Tensor => randomWeight(shapes.get(weight)!, weight.length, dtype);
-  await pipeline(Readable.from(encodeSafetensors(specs, read)), createWriteStream(`${file}.tmp`));
-  await rename(`${file}.tmp`, file);
+  await writeAtomically(file, encodeSafetensors(specs, read));
   return path;
 }
 
