@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { LorikeetError } from "../errors.ts";
+import { fetchModel, isHubId } from "../host/hub.ts";
 import { type Checkpoint, openFolder, openGgufModel } from "../host/open-checkpoint.ts";
 import { createModel, type Model } from "./model.ts";
 import type { DeviceOptions } from "./open-engine.ts";
@@ -23,6 +24,7 @@ export async function openCheckpoint(reference: string): Promise<Checkpoint> {
   const info = await stat(reference).catch(() => undefined);
   if (info?.isDirectory()) return openFolder(reference);
   if (info?.isFile() && reference.endsWith(".gguf")) return openGgufModel(reference);
+  if (!info && isHubId(reference)) return openFolder(await fetchModel(reference));
   throw new LorikeetError(
     "file-not-found",
     `Expected a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}; found nothing at ${reference}`,

@@ -1,0 +1,93 @@
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { fetchModel, isHubId } from "./hub.ts";
+
+const SHA = "0123456789abcdef0123456789abcdef01234567";
+const weights = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
+const config = Buffer.from('{"model_type":"llama"}');
+const oid = createHash("sha256").update(weights).digest("hex");
+const tree = [
+  { type: "file", path: "config.json", size: config.length, oid: "c0ff" },
+  { type: "file", path: "model.safetensors", size: weights.length, oid: "beef", lfs: { oid, size: weights.length, pointerSize: 130 } }, // prettier-ignore
+  { type: "file", path: "flax_model.msgpack", size: 1, oid: "f1a5" },
+];
+const ranges: (string | undefined)[] = [];
+let breaks = 0;
+let server: Server;
+let hubUrl: string;
+let cacheDir: string;
+
+beforeAll(async () => {
+  server = createServer((request, response) => {
+    const [url] = (request.url ?? "").split("?") as [string];
+    const refuse = (status: number, error: string): void => {
+      response.writeHead(status, { "Content-Type": "application/json" });
+      response.end(JSON.stringify({ error }));
+    };
+    const json = (value: unknown): void => {
+      response.writeHead(200, { "Content-Type": "application/json" });
+      response.end(JSON.stringify(value));
+    };
+    if (url.includes("gated")) return refuse(403, "Access to model is restricted");
+    if (url.includes("private") && request.headers.authorization !== "Bearer t0ken") return refuse(401, "Invalid username or password."); // prettier-ignore
+    if (url.includes("absent")) return refuse(404, "Repository not found");
+    if (url.includes("/tree/")) return json(tree);
+    if (url.startsWith("/api/models/")) return json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
+    if (url.endsWith("config.json")) return void response.end(config);
+    if (!url.endsWith(`${SHA}/model.safetensors`)) return refuse(404, "Entry not found");
+    const { range } = request.headers;
+    ranges.push(range);
+    const from = Number(/bytes=(\d+)-/.exec(range ?? "")?.[1] ?? 0);
+    response.writeHead(range === undefined ? 200 : 206, {
+      "Content-Length": weights.length - from,
+    });
+    if (breaks-- > 0)
+      response.write(weights.subarray(from, 2000), () => setTimeout(() => response.destroy(), 50)); // prettier-ignore
+    else response.end(weights.subarray(from));
+  });
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  hubUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  cacheDir = await mkdtemp(join(tmpdir(), "lorikeet-hub-"));
+});
+afterAll(async () => {
+  server.close();
+  await rm(cacheDir, { recursive: true });
+});
+
+describe("fetchModel", () => {
+  it("goes on where a download broke off, fetches only what is needed, and works offline then", async () => {
+    breaks = 1;
+    const options = { hubUrl, cacheDir };
+    await expect(fetchModel("some/model", options)).rejects.toMatchObject({ code: "hub-download" });
+    let last = 0;
+    const folder = await fetchModel("some/model", { ...options, onProgress: ({ have }) => (last = have) }); // prettier-ignore
+    expect(ranges).toEqual([undefined, "bytes=2000-"]);
+    expect(last).toBe(weights.length);
+    expect(folder).toBe(join(cacheDir, "models--some--model/snapshots", SHA));
+    expect(await readFile(join(folder, "model.safetensors"))).toEqual(weights);
+    expect(await stat(join(folder, "flax_model.msgpack")).catch(() => undefined)).toBeUndefined();
+    expect(await fetchModel("some/model", { cacheDir, offline: true })).toBe(folder);
+    expect(await fetchModel("some/model", options)).toBe(folder);
+    expect(ranges).toHaveLength(2);
+  });
+
+  it("explains what it cannot fetch", async () => {
+    const code = (id: string, more = {}): Promise<unknown> =>
+      fetchModel(id, { hubUrl, cacheDir, ...more }).catch((error: { code: string }) => error.code);
+    expect(await code("some/gated")).toBe("hub-gated");
+    expect(await code("some/private")).toBe("hub-private");
+    expect(await code("some/absent")).toBe("hub-not-found");
+    expect(await code("some/other", { offline: true })).toBe("hub-offline");
+    expect(await code("some/model", { hubUrl: "http://127.0.0.1:1" })).toBe("hub-unreachable");
+    expect(await code("some/private", { token: "t0ken" })).not.toBe("hub-private");
+  });
+
+  it("knows a hub id from a path", () => {
+    expect(["a/b", "a/b@v1", "./a", "a", "a/b/c", "/a/b"].map(isHubId)).toEqual([true, true, false, false, false, false]); // prettier-ignore
+  });
+});

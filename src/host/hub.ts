@@ -1,0 +1,112 @@
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { getHFHubCachePath, HubApiError, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub"; // prettier-ignore
+import { LorikeetError } from "../errors.ts";
+import { downloadHubFile } from "./hub-download.ts";
+
+/** How models are fetched; the environment is the Hugging Face tools' own. */
+export interface HubOptions {
+  /** Default: HF_ENDPOINT, or the public hub. */
+  readonly hubUrl?: string;
+  /** Default: HF_HUB_CACHE, or HF_HOME/hub, or ~/.cache/huggingface/hub. */
+  readonly cacheDir?: string;
+  /** Default: HF_TOKEN. */
+  readonly token?: string;
+  /** Use the cache alone; default: HF_HUB_OFFLINE. */
+  readonly offline?: boolean;
+  /** Called while a file is fetched. */
+  readonly onProgress?: (progress: { file: string; have: number; size: number }) => void;
+}
+
+/** `owner/name`, with a branch, tag or commit after `@` if need be. */
+const HUB_ID = /^(\w[\w.-]*\/\w[\w.-]*)(?:@([\w./-]+))?$/;
+
+const COMPANIONS =
+  /^(config|tokenizer|tokenizer_config|generation_config|special_tokens_map|added_tokens|chat_template|vocab|adapter_config)\.json$|^(merges|vocab)\.txt$|^tokenizer\.model$|^chat_template\.jinja$/;
+/** Weights by preference: the first pattern that matches a file is taken. */
+const WEIGHTS = [
+  /^model\.safetensors$/,
+  /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
+  /^adapter_model\.safetensors$/,
+  /^pytorch_model\.bin$/,
+  /^pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
+];
+
+/** Whether `reference` has the form of a hub id. */
+export function isHubId(reference: string): boolean {
+  return HUB_ID.test(reference);
+}
+
+/**
+ * The folder in the Hugging Face cache that holds the model `reference` (`owner/name`, `owner/name@revision`); what
+ * is not there yet is fetched: only the files that are needed, of one commit.
+ * @throws LorikeetError `hub-not-found`, `hub-gated`, `hub-private`, `hub-offline`, `hub-unreachable`, `hub-download`
+ */
+export async function fetchModel(reference: string, options: HubOptions = {}): Promise<string> {
+  const [, id, revision = "main"] = HUB_ID.exec(reference) as unknown as [string, string, string?];
+  const repository = join(
+    options.cacheDir ?? getHFHubCachePath(),
+    `models--${id.replace("/", "--")}`,
+  );
+  const offline = options.offline ?? /^(1|true|yes|on)$/i.test(process.env["HF_HUB_OFFLINE"] ?? "");
+  if (offline) return cached(repository, id, revision);
+  const accessToken = options.token ?? process.env["HF_TOKEN"];
+  const hubUrl = options.hubUrl ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co";
+  const access = { hubUrl, ...(accessToken !== undefined && { accessToken }) };
+  try {
+    const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
+    const files = await neededFiles(id, sha, access);
+    const snapshot = join(repository, "snapshots", sha);
+    const headers = accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` };
+    for (const { path, size, oid, lfs } of files) {
+      const url = `${hubUrl}/${id}/resolve/${sha}/${path}`;
+      const file = { url, size, oid: lfs?.oid ?? oid!, isSha256: lfs !== undefined, blobs: join(repository, "blobs"), link: join(snapshot, path) }; // prettier-ignore
+      await downloadHubFile(file, headers, (have) => options.onProgress?.({ file: path, have, size })); // prettier-ignore
+    }
+    const reference = join(repository, "refs", revision);
+    await mkdir(dirname(reference), { recursive: true });
+    if (sha !== revision) await writeFile(reference, sha);
+    return snapshot;
+  } catch (cause) {
+    throw explained(cause, id, revision, accessToken !== undefined);
+  }
+}
+
+async function neededFiles(
+  id: string,
+  revision: string,
+  access: { hubUrl: string; accessToken?: string },
+): Promise<ListFileEntry[]> {
+  const files: ListFileEntry[] = [];
+  for await (const file of listFiles({ repo: id, revision, ...access }))
+    if (file.type === "file") files.push(file);
+  const kind = WEIGHTS.find((pattern) => files.some(({ path }) => pattern.test(path)));
+  if (!kind)
+    throw new LorikeetError("missing-weights", `Expected ${id} to hold safetensors or PyTorch weights, it holds ${files.map(({ path }) => path).join(", ")}`, { hint: "For a GGUF repository, download one .gguf file and name its path." }); // prettier-ignore
+  return files.filter(({ path }) => COMPANIONS.test(path) || kind.test(path));
+}
+
+/** The snapshot in the cache. @throws LorikeetError `hub-offline` */
+async function cached(repository: string, id: string, revision: string): Promise<string> {
+  const reference = join(repository, "refs", revision);
+  const sha = (await readFile(reference, "utf8").catch(() => revision)).trim();
+  const snapshot = join(repository, "snapshots", sha);
+  const files = await readdir(snapshot).catch(() => []);
+  if (files.includes("config.json") || files.includes("adapter_config.json")) return snapshot;
+  throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
+}
+
+function explained(cause: unknown, id: string, revision: string, hasToken: boolean): unknown {
+  if (cause instanceof LorikeetError) return cause;
+  if (!(cause instanceof HubApiError))
+    return new LorikeetError("hub-unreachable", `Expected an answer of the hub about ${id}, got none`, { hint: "Check the connection; a model that is in the cache loads with HF_HUB_OFFLINE=1.", cause }); // prettier-ignore
+  const { statusCode: status, message } = cause;
+  const where = `https://huggingface.co/${id}`;
+  if (status === 403 || /restricted|awaiting a review/i.test(message))
+    return new LorikeetError("hub-gated", `Expected access to ${id}, which its owner gives on request only`, { hint: `Ask for it at ${where}, then set HF_TOKEN to a token of that account.`, cause }); // prettier-ignore
+  if (status === 401)
+    return new LorikeetError("hub-private", `Expected ${id} to be readable${hasToken ? " with this HF_TOKEN" : ""}; it is private or does not exist`, { hint: "Check the name; for a private model set HF_TOKEN to a token that may read it.", cause }); // prettier-ignore
+  if (status === 404)
+    return new LorikeetError("hub-not-found", `Expected a model ${id} at revision ${revision}, the hub has none`, { hint: `Check the name at ${where}.`, cause }); // prettier-ignore
+  return new LorikeetError("hub-unreachable", `Expected an answer of the hub about ${id}, got status ${status}`, { hint: "Try again later; what was downloaded is kept.", cause }); // prettier-ignore
+}
