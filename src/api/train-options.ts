@@ -43,6 +43,20 @@ export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
       raw[key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] = value;
   if (epochs !== undefined) raw["num_train_epochs"] = epochs;
   if (batchSize !== undefined) raw["per_device_train_batch_size"] = batchSize;
+  if (lora) Object.assign(raw, loraSettings(lora));
   const config = checkTrainConfig(raw);
   return { config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal };
+}
+
+/** The settings that say of a run what `lora` does, for its record. */
+function loraSettings(lora: LoraConfig): Partial<TrainConfig> {
+  const { r, alpha, dropout, targetModules, useRslora, useDora } = lora;
+  return {
+    r,
+    lora_alpha: alpha,
+    lora_dropout: dropout,
+    use_rslora: useRslora,
+    use_dora: useDora,
+    ...(targetModules !== undefined && { target_modules: targetModules as string | string[] }),
+  };
 }
