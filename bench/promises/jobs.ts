@@ -75,3 +75,17 @@ export function quantile(values: readonly number[], q: number): number {
 export function load(): number {
   return loadavg()[0]!;
 }
+
+/** All results for one model. */
+export interface Report {
+  readonly model: string;
+  readonly data: string;
+  readonly steps: number;
+  readonly batchSize: number;
+  readonly maxLength: number;
+  readonly machine: string;
+  /** Processes that wanted to run, after each measurement. */
+  readonly loads: readonly number[];
+  readonly training: readonly TrainResult[];
+  readonly inference: readonly InferenceResult[];
+}

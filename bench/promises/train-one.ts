@@ -25,6 +25,7 @@ import type { Tensor } from "../../src/tensor/tensor.ts";
 import {
   evaluationGraph,
   trainableParameters,
+  stepShape,
   trainingGraph,
   type TrainPlan,
 } from "../../src/train/plan.ts";
@@ -67,10 +68,10 @@ const engine = await openEngine(model.checkpoint.weights);
 for (const { name, shape } of parameters)
   await engine.set(name!, await firstValue(model, adapterConfig, { name: name!, shape }));
 const data = await openTrainingData(model, config);
-const evaluator = programCache(engine, (shape) => evaluationGraph(plan, shape));
+const evaluator = programCache(engine, (batch) => evaluationGraph(plan, stepShape(batch)));
 const setup: TrainSetup = {
   engine,
-  graphFor: (shape) => trainingGraph(plan, shape),
+  graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
   windows: data.windows,
   optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 },
   learningRateAt: learningRateSchedule(config.lr_scheduler_type, {

@@ -1,0 +1,113 @@
+/**
+ * @file Writes docs/promises.md and docs/promises.svg from what run.ts left in bench/results.
+ *
+ *   node --import ./scripts/typescript.js bench/promises/page.ts bench/results/promises-storyteller-6m.json …
+ */
+import { readFile, writeFile } from "node:fs/promises";
+import { type InferenceResult, median, quantile, type Report, type TrainResult } from "./jobs.ts";
+import { picture } from "./picture.ts";
+import { verdicts } from "./verdicts.ts";
+
+const reports: Report[] = [];
+for (const file of process.argv.slice(2))
+  reports.push(JSON.parse(await readFile(file, "utf8")) as Report);
+const first = reports[0]!;
+await writeFile("docs/promises.svg", picture(`${first.model}: held-out loss after ${first.steps} steps`, bestOf(first))); // prettier-ignore
+await writeFile(
+  "docs/promises.md",
+  `# The promises of LoRA, measured
+
+LoRA beside full fine-tuning in the same engine: the same batches, the same number of steps, AdamW, a cosine schedule.
+Adapters are on all linear layers but the head, alpha twice the rank. Each run is a process of its own. Of two learning
+rates the one with the lower held-out loss counts; times are medians over the steps of both runs, without the first
+ones, in which batch sizes are compiled.
+
+![held-out loss by rank](promises.svg)
+
+${reports.map(section).join("\n")}
+## Again
+
+\`\`\`
+node --import ./scripts/typescript.js bench/promises/run.ts --full
+node --import ./scripts/typescript.js bench/promises/page.ts bench/results/promises-storyteller-6m.json
+\`\`\`
+`,
+);
+
+function section(report: Report): string {
+  const { model, data, steps, batchSize, maxLength, machine, loads, inference } = report;
+  const best = bestOf(report);
+  const load = (value: number): string => value.toFixed(1);
+  return `## ${model}
+
+${steps} steps of ${batchSize} samples of at most ${maxLength} tokens of \`examples/${data}\`. ${machine}. The machine was shared:
+${load(Math.min(...loads))} to ${load(Math.max(...loads))} processes wanted to run during the measurements (median ${load(median(loads))}), so times are upper
+bounds and differences of a tenth mean nothing. Losses, sizes and counts do not depend on that.
+
+${verdicts(report, best)}
+
+### Training
+
+| trains | parameters | share | AdamW's moments | peak memory | ms a step (middle half) | learning rate | held-out loss | of full's gain | saved file |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+${best.map((result) => trainingRow(report, best, result)).join("\n")}
+
+Held-out loss before training: ${best[0]!.evalLosses[0]!.toFixed(3)}. Saved files are f32; peak memory is the largest resident set of the
+process, the runtime and the mapped model (${mega(modelBytes(report))} MB) included.
+
+### Generation
+
+| adapter | tokens/s base | merged | unmerged | merged / base | unmerged / base | swap, ms | read the file, ms |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+${inference.map(inferenceRow).join("\n")}
+
+One row, greedy, in turns; medians of ${inference[0]?.tokensPerSecond.base.length ?? 0} rounds. A swap puts the tensors of another adapter of the same rank into the running
+engine; nothing is compiled again.
+`;
+}
+
+/** The better learning rate of each rank; times of all its runs together. */
+function bestOf({ training }: Report): TrainResult[] {
+  const ranks = [...new Set(training.map(({ rank }) => rank))];
+  return ranks.map((rank) => {
+    const runs = training.filter((result) => result.rank === rank);
+    const best = runs.reduce((a, b) => (b.evalLosses.at(-1)! < a.evalLosses.at(-1)! ? b : a));
+    return { ...best, stepSeconds: runs.flatMap(({ stepSeconds }) => stepSeconds) };
+  });
+}
+
+function trainingRow(report: Report, best: readonly TrainResult[], result: TrainResult): string {
+  const { rank, trainable, total, stepSeconds, evalLosses } = result;
+  const full = best.find((other) => other.rank === "full");
+  const [before, after] = [evalLosses[0]!, evalLosses.at(-1)!];
+  const gain = full && (100 * (before - after)) / (before - full.evalLosses.at(-1)!);
+  const ms = (q: number): string => (1000 * quantile(stepSeconds, q)).toFixed(0);
+  return `| ${[
+    rank === "full" ? "every weight" : `rank ${rank}`,
+    trainable.toLocaleString("en"),
+    `${((100 * trainable) / total).toPrecision(3)} %`,
+    `${mega(result.optimizerBytes)} MB`,
+    `${(result.peakBytes / 1e6).toFixed(0)} MB`,
+    `${ms(0.5)} (${ms(0.25)}–${ms(0.75)})`,
+    result.learningRate,
+    after.toFixed(3),
+    gain === undefined ? "" : `${gain.toFixed(0)} %`,
+    `${mega(result.fileBytes)} MB (${((100 * result.fileBytes) / modelBytes(report)).toPrecision(2)} % of the model's)`,
+  ].join(" | ")} |`;
+}
+
+function inferenceRow({ rank, tokensPerSecond, swapMs, readMs }: InferenceResult): string {
+  const [base, merged, adapter] = [tokensPerSecond.base, tokensPerSecond.merged, tokensPerSecond.adapter]; // prettier-ignore
+  // rounds are made in turns, so a ratio of neighbours is less noisy than one of medians
+  const ratio = (values: readonly number[]): string => median(values.map((value, i) => value / base[i]!)).toFixed(2); // prettier-ignore
+  const cells = [`rank ${rank}`, ...[base, merged, adapter].map((values) => median(values).toFixed(0)), ratio(merged), ratio(adapter), median(swapMs).toFixed(1), median(readMs).toFixed(1)]; // prettier-ignore
+  return `| ${cells.join(" | ")} |`;
+}
+
+function modelBytes({ inference }: Report): number {
+  return inference[0]!.modelBytes;
+}
+
+function mega(bytes: number): string {
+  return (bytes / 1e6).toPrecision(3);
+}

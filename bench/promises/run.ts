@@ -1,0 +1,77 @@
+/**
+ * @file LoRA beside full fine-tuning: trains adapters of several ranks, and every weight, for as many steps on the same
+ * batches, each in a process of its own and with two learning rates; then measures generation and swapping. Writes
+ * bench/results/promises-MODEL.json, which page.ts makes docs/promises.md from.
+ *
+ *   node --import ./scripts/typescript.js bench/promises/run.ts [--model storyteller-6m] [--data FILE --eval-data FILE]
+ *     [--steps 40] [--batch 8] [--length 256] [--ranks 1,2,4,8,16,64] [--full]
+ */
+import { mkdir, writeFile } from "node:fs/promises";
+import { availableParallelism, cpus } from "node:os";
+import { basename } from "node:path";
+import { parseArgs } from "node:util";
+import { inProcess, type InferenceResult, load, type Report, type TrainJob, type TrainResult } from "./jobs.ts"; // prettier-ignore
+
+const { values } = parseArgs({
+  options: {
+    model: { type: "string", default: "storyteller-6m" },
+    data: { type: "string", default: "examples/lorikeet-chat.jsonl" },
+    "eval-data": { type: "string", default: "examples/lorikeet-chat.heldout.jsonl" },
+    steps: { type: "string", default: "40" },
+    batch: { type: "string", default: "8" },
+    length: { type: "string", default: "256" },
+    ranks: { type: "string", default: "1,2,4,8,16,64" },
+    "lora-rates": { type: "string", default: "4e-3,1e-2" },
+    "full-rates": { type: "string", default: "1e-3,3e-3" },
+    tokens: { type: "string", default: "64" },
+    rounds: { type: "string", default: "7" },
+    full: { type: "boolean", default: false },
+    name: { type: "string" },
+  },
+});
+const numbers = (text: string): number[] => text.split(",").map(Number);
+const sizes: (number | "full")[] = [...numbers(values.ranks), ...(values.full ? (["full"] as const) : [])]; // prettier-ignore
+
+const loads = [load()];
+const training: TrainResult[] = [];
+for (const rank of sizes)
+  for (const learningRate of numbers(
+    rank === "full" ? values["full-rates"] : values["lora-rates"],
+  )) {
+    // prettier-ignore
+    const job: TrainJob = {
+      model: values.model,
+      rank,
+      learningRate,
+      steps: Number(values.steps),
+      batchSize: Number(values.batch),
+      maxLength: Number(values.length),
+      data: values.data,
+      evalData: values["eval-data"],
+    };
+    const result = await inProcess<TrainResult>("train-one.ts", job);
+    training.push(result);
+    loads.push(load());
+    process.stdout.write(`rank ${rank}, rate ${learningRate}: held-out ${result.evalLosses.at(-1)!.toFixed(4)}\n`); // prettier-ignore
+  }
+const inference: InferenceResult[] = [];
+for (const rank of sizes.filter((size) => size === 8 || size === 64)) {
+  const job = { model: values.model, rank, tokens: Number(values.tokens), rounds: Number(values.rounds) }; // prettier-ignore
+  inference.push(await inProcess<InferenceResult>("inference.ts", job));
+  loads.push(load());
+}
+const report: Report = {
+  model: values.name ?? basename(values.model),
+  data: basename(values.data),
+  steps: Number(values.steps),
+  batchSize: Number(values.batch),
+  maxLength: Number(values.length),
+  machine: `${cpus()[0]!.model}, ${availableParallelism()} threads, Node.js ${process.version}`,
+  loads,
+  training,
+  inference,
+};
+await mkdir("bench/results", { recursive: true });
+const file = `bench/results/promises-${report.model}.json`;
+await writeFile(file, `${JSON.stringify(report, undefined, 1)}\n`);
+process.stdout.write(`${file}\n`);
