@@ -124,7 +124,7 @@ describe("lorikeet convert", () => {
     const [one, two] = await Promise.all(folders.map((folder) => values(join(folder, "model.safetensors")))); // prettier-ignore
     for (const [name, { data }] of one!) {
       const other = two!.get(name)!.data;
-      const worst = data.reduce((most: number, value, i) => Math.max(most, Math.abs(Number(value) - Number(other[i]))), 0); // prettier-ignore
+      const worst = Array.from<number | bigint>(data).reduce<number>((most, value, k) => Math.max(most, Math.abs(Number(value) - Number(other[k]))), 0); // prettier-ignore
       expect(worst).toBeLessThan(1e-6);
     }
   });

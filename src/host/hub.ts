@@ -91,7 +91,7 @@ async function cached(repository: string, id: string, revision: string): Promise
   const reference = join(repository, "refs", revision);
   const sha = (await readFile(reference, "utf8").catch(() => revision)).trim();
   const snapshot = join(repository, "snapshots", sha);
-  const files = await readdir(snapshot).catch(() => []);
+  const files = await readdir(snapshot).catch((): string[] => []);
   if (files.includes("config.json") || files.includes("adapter_config.json")) return snapshot;
   throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
 }
