@@ -10,7 +10,12 @@ import { loraCandidates } from "../src/passes/lora.ts";
 import { Random } from "../src/tensor/random.ts";
 import { tensor, type Tensor } from "../src/tensor/tensor.ts";
 import type { TrainEvent } from "../src/train/events.ts";
-import { trainableParameters, trainingGraph, type TrainPlan } from "../src/train/plan.ts";
+import {
+  stepShape,
+  trainableParameters,
+  trainingGraph,
+  type TrainPlan,
+} from "../src/train/plan.ts";
 import {
   freshState,
   type RunState,
@@ -89,7 +94,7 @@ function setupFor(
 ): TrainSetup {
   return {
     engine,
-    graphFor: (shape) => trainingGraph(plan, shape),
+    graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
     windows: (cursor) => windows(cursor, options.parts ?? 1),
     optimizer: { betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 },
     learningRateAt: () => 5e-3,

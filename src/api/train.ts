@@ -9,6 +9,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { TrainEvent } from "../train/events.ts";
 import {
   evaluationGraph,
+  stepShape,
   trainableParameters,
   trainingGraph,
   type TrainPlan,
@@ -101,7 +102,7 @@ async function* trainingEvents(
   try {
     await setParameters(engine, plan, { model, run, store });
     const evaluator =
-      data.evaluation && programCache(engine, (shape) => evaluationGraph(plan, shape));
+      data.evaluation && programCache(engine, (batch) => evaluationGraph(plan, stepShape(batch)));
     const evaluate = evaluator && evaluation(evaluator, data);
     yield* trainLoop(setupOf({ engine, plan, run, data, store, evaluate }));
     await evaluator?.dispose();
@@ -197,7 +198,7 @@ function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetu
   const { stepsPerEpoch, totalSteps } = data;
   return {
     engine,
-    graphFor: (shape) => trainingGraph(plan, shape),
+    graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
     windows: data.windows,
     optimizer: {
       betas: [config.adam_beta1, config.adam_beta2],

@@ -1,3 +1,4 @@
+import type { Tensors } from "../backends/backend.ts";
 import { type Graph, topological } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import type { HfConfig } from "../models/config.ts";
@@ -19,6 +20,13 @@ export interface StepShape {
   /** Positions that a loss is taken at. */
   readonly rows: number;
   readonly hasSegments: boolean;
+}
+
+/** The sizes of a batch: what its step is compiled for. */
+export function stepShape(batch: Tensors): StepShape {
+  const [size, length] = batch["input_ids"]!.shape as [number, number];
+  const rows = batch["loss_rows"]!.shape[0]!;
+  return { batch: size, length, rows, hasSegments: "segments" in batch };
 }
 
 /** What trains, and how the backward pass uses memory. */

@@ -4,7 +4,6 @@ import type { Graph } from "../ir/graph.ts";
 import { hash32 } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
-import type { StepShape } from "./plan.ts";
 
 /** One micro-batch: values of the step's inputs, all but `dropout_seed`. */
 export type Batch = Tensors;
@@ -43,7 +42,8 @@ export const freshState: RunState = {
 /** Everything the loop is told; it reads no files and no clock of its own. */
 export interface TrainSetup {
   readonly engine: Engine;
-  readonly graphFor: (shape: StepShape) => Graph;
+  /** The graph for batches of the sizes that this one has. */
+  readonly graphFor: (batch: Batch) => Graph;
   /** Windows from `state.cursor` on. */
   readonly windows: (cursor: unknown) => AsyncIterable<Window>;
   readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
@@ -221,18 +221,14 @@ async function failOnLoss(
 /** Compiled steps by the sizes of their batch. */
 export function programCache(
   engine: Engine,
-  graphFor: (shape: StepShape) => Graph,
+  graphFor: (batch: Batch) => Graph,
 ): { get: (batch: Batch) => Promise<Program>; dispose: () => Promise<void> } {
   const programs = new Map<string, Promise<Program>>();
   return {
     get(batch) {
-      const [batchSize, length] = batch["input_ids"]!.shape as [number, number];
-      const rows = batch["loss_rows"]!.shape[0]!;
-      const hasSegments = "segments" in batch;
-      const key = `${batchSize},${length},${rows},${hasSegments}`;
-      const known =
-        programs.get(key) ??
-        engine.compile(graphFor({ batch: batchSize, length, rows, hasSegments }));
+      const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
+      const key = sizes.sort().join("; ");
+      const known = programs.get(key) ?? engine.compile(graphFor(batch));
       programs.set(key, known);
       return known;
     },
