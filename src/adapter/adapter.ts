@@ -14,6 +14,8 @@ export interface Adapter {
   readonly tensors: ReadonlyMap<string, Tensor>;
   /** The `adapter_config.json` that it was read from. */
   readonly source?: AdapterJson;
+  /** What the file that it was read from says of itself (metadata of safetensors). */
+  readonly metadata?: Readonly<Record<string, string>>;
 }
 
 /** The PEFT key of the adapter tensor `part` of `module`. */

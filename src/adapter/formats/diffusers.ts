@@ -4,12 +4,7 @@ import { convert } from "../../tensor/convert.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
 import { pairOf } from "../adapter-modules.ts";
-import {
-  imageAdapter,
-  type ImageModule,
-  imageModules,
-  PIPELINE_MODELS,
-} from "../image-adapter.ts";
+import { imageAdapter, type ImageModule, imageModules, PIPELINE_MODELS } from "../image-adapter.ts";
 import type { LoraConfig } from "../lora-config.ts";
 import { type AdapterJson, parsePeftConfig, toPeftConfig } from "../peft-config.ts";
 import { siteOf } from "../targets.ts";
@@ -104,7 +99,10 @@ export function adapterToDiffusers(adapter: Adapter): LoraFile {
     ({ parts, alpha }) => alpha === pairOf(parts).a.shape[0] && parts.size === 2,
   );
   const config = kept ?? (isPlain ? undefined : metadataOf(adapter, modules));
-  return { tensors, metadata: { ...(config !== undefined && { [METADATA]: config }), format: "pt" } };
+  return {
+    tensors,
+    metadata: { ...(config !== undefined && { [METADATA]: config }), format: "pt" },
+  };
 }
 
 /** Module and part that `key` means. */
@@ -136,10 +134,14 @@ function configsOf(metadata: Readonly<Record<string, string>>): Map<string, Lora
   try {
     json = JSON.parse(text) as AdapterJson;
   } catch (cause) {
-    throw new LorikeetError("adapter-config", `Expected ${METADATA} to be JSON; it does not parse`, {
-      hint: "Save the adapter again, or remove its metadata: alpha is then the rank.",
-      cause,
-    });
+    throw new LorikeetError(
+      "adapter-config",
+      `Expected ${METADATA} to be JSON; it does not parse`,
+      {
+        hint: "Save the adapter again, or remove its metadata: alpha is then the rank.",
+        cause,
+      },
+    );
   }
   for (const model of PIPELINE_MODELS) {
     const own = Object.entries(json).filter(([name]) => name.startsWith(`${model}.`));

@@ -87,7 +87,7 @@ function flat(path: string): string {
 
 function dotted(text: string): string {
   const words: string[] = [];
-  for (let rest = text; rest !== ""; ) {
+  for (let rest = text; rest !== "";) {
     const word = WORD.exec(rest)?.[0] ?? rest;
     words.push(word);
     rest = rest.slice(word.length + 1);

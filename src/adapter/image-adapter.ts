@@ -1,0 +1,153 @@
+/** @file Adapters of an image pipeline: modules are named after the model that they belong to, `unet.mid_block…`. */
+import { LorikeetError, nearest } from "../errors.ts";
+import { faultsError } from "../formats/faults.ts";
+import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
+import { formatShape, sameShape, sizeOf, type Shape } from "../tensor/shape.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
+import { type Adapter, peftKey } from "./adapter.ts";
+import { adapterModules, pairOf } from "./adapter-modules.ts";
+import type { Attachment } from "./attach.ts";
+import { lora, type LoraConfig } from "./lora-config.ts";
+import { partShapes } from "./parts.ts";
+import { siteOf } from "./targets.ts";
+
+/** Models of a pipeline that can be adapted. */
+export const PIPELINE_MODELS = ["unet", "text_encoder", "text_encoder_2"] as const;
+
+/** One adapted module: its tensors by part (`lora_A.weight` …), and alpha; undefined: as large as the rank. */
+export interface ImageModule {
+  readonly parts: ReadonlyMap<string, Tensor>;
+  readonly alpha: number | undefined;
+}
+
+/** An adapter of `modules`; ranks and alphas that differ from most become patterns. */
+export function imageAdapter(
+  modules: ReadonlyMap<string, ImageModule>,
+  { metadata, ...options }: Partial<LoraConfig> & { metadata?: Readonly<Record<string, string>> },
+): Adapter {
+  const tensors = new Map<string, Tensor>();
+  for (const [module, { parts }] of modules)
+    for (const [part, value] of parts) tensors.set(peftKey(module, part), value);
+  const ranks = new Map<string, number>();
+  const alphas = new Map<string, number>();
+  for (const [module, parts] of adapterModules({ config: lora(), tensors }).lora) {
+    const rank = pairOf(parts).a.shape[0]!;
+    ranks.set(module, rank);
+    alphas.set(module, modules.get(module)!.alpha ?? rank);
+  }
+  const [r, alpha] = [mostCommon(ranks), mostCommon(alphas)];
+  const parts = [...modules.values()].flatMap((module) => [...module.parts.keys()]);
+  const config = lora({
+    taskType: undefined,
+    useDora: parts.includes("lora_magnitude_vector"),
+    loraBias: parts.includes("lora_B.bias"),
+    ...options,
+    r,
+    alpha,
+    rankPattern: Object.fromEntries([...ranks].filter(([, rank]) => rank !== r)),
+    alphaPattern: Object.fromEntries([...alphas].filter(([, value]) => value !== alpha)),
+    targetModules: [...modules.keys()],
+  });
+  return { config, tensors, ...(metadata && { metadata }) };
+}
+
+/** The modules of `adapter`, with the alpha of each: what formats are written from. */
+export function imageModules(adapter: Adapter): Map<string, ImageModule> {
+  const { lora: modules, whole, rows } = adapterModules(adapter);
+  const others = [...whole.keys(), ...rows.keys()];
+  if (others.length > 0)
+    throw faultsError(
+      "adapter-tensors",
+      "an image adapter of LoRA tensors alone",
+      others,
+      "Weights that train in full have no place in LoRA files of image models.",
+    );
+  return new Map(
+    [...modules].map(([module, parts]) => {
+      const rank = pairOf(parts).a.shape[0]!;
+      return [module, { parts, alpha: siteOf(adapter.config, module).scale * rank }];
+    }),
+  );
+}
+
+/**
+ * Attaches `adapter` to a pipeline with the layers `candidates`, its scales times `weight`. Linear layers may come as
+ * 1×1 convolutions and the other way round, as tools differ in that.
+ * @throws LorikeetError `adapter-mismatch` listing what fits no layer, and which base the adapter seems to be for
+ */
+export function attachImageAdapter(
+  adapter: Adapter,
+  candidates: readonly LoraCandidate[],
+  weight = 1,
+): Attachment {
+  const layers = new Map(candidates.map((candidate) => [candidate.module, candidate]));
+  const sites = new Map<string, LoraSite>();
+  const values = new Map<string, Tensor>();
+  const faults: string[] = [];
+  for (const [module, { parts, alpha }] of imageModules(adapter)) {
+    const layer = layers.get(module);
+    if (!layer) {
+      faults.push(`${module}${near(module, layers.keys())}`);
+      continue;
+    }
+    const rank = pairOf(parts).a.shape[0]!;
+    const [useDora, loraBias] = [parts.has("lora_magnitude_vector"), parts.has("lora_B.bias")];
+    const { dropout } = adapter.config;
+    const site = { module, rank, scale: (weight * alpha!) / rank, dropout, useDora, loraBias };
+    sites.set(module, site);
+    for (const [part, shape] of Object.entries(partShapes(layer, site))) {
+      const value = fitted(parts.get(part)!, shape);
+      if (value) values.set(peftKey(module, part), value);
+      else
+        faults.push(
+          `${module}.${part}: ${formatShape(parts.get(part)!.shape)} for ${formatShape(shape)}`,
+        );
+    }
+  }
+  if (faults.length > 0) throw mismatch(adapter, faults);
+  return { sites, trainsWeight: () => false, values };
+}
+
+function mismatch(adapter: Adapter, faults: readonly string[]): LorikeetError {
+  const base = likelyBase(adapter);
+  return faultsError(
+    "adapter-mismatch",
+    "an adapter of this base model; these of its tensors fit no layer",
+    faults,
+    base === undefined
+      ? "Is this the base that the adapter was trained on?"
+      : `It looks like an adapter of ${base}: use it with a model of that kind.`,
+  );
+}
+
+/** The kind of base that `adapter` was trained on, told by the width of its text. */
+function likelyBase({ tensors }: Adapter): string | undefined {
+  const widths: Readonly<Record<number, string>> = {
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    2048: "Stable Diffusion XL",
+  };
+  for (const [key, { shape }] of tensors)
+    if (/\.attn2\.to_[kv]\.lora_A\.weight$/.test(key)) return widths[shape[1]!];
+  return undefined;
+}
+
+/** `value` with the shape of a layer, when they differ in axes of length 1 alone. */
+function fitted(value: Tensor, shape: Shape): Tensor | undefined {
+  if (sameShape(value.shape, shape)) return value;
+  const long = (sizes: Shape): Shape => sizes.filter((size) => size !== 1);
+  const fits = sizeOf(value.shape) === sizeOf(shape) && sameShape(long(value.shape), long(shape));
+  return fits ? tensor(value.dtype, shape, value.data) : undefined;
+}
+
+function near(module: string, modules: Iterable<string>): string {
+  const [name] = nearest(module, modules, 1);
+  return name === undefined ? "" : ` (nearest: ${name})`;
+}
+
+function mostCommon(values: ReadonlyMap<string, number>): number {
+  const counts = new Map<number, number>();
+  for (const value of values.values()) counts.set(value, (counts.get(value) ?? 0) + 1);
+  const best = Math.max(...counts.values());
+  return [...counts].find(([, count]) => count === best)?.[0] ?? 1;
+}
