@@ -28,30 +28,59 @@ const presets: Readonly<Record<string, Preset>> = {
   "smollm2-135m": {
     batch: 8,
     length: 1024,
-    config: { hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9, num_key_value_heads: 3, vocab_size: 49152, tie_word_embeddings: true },
+    config: {
+      hidden_size: 576,
+      intermediate_size: 1536,
+      num_hidden_layers: 30,
+      num_attention_heads: 9,
+      num_key_value_heads: 3,
+      vocab_size: 49152,
+      tie_word_embeddings: true,
+    },
   },
   "llama3.2-1b": {
     batch: 4,
     length: 2048,
-    config: { hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16, num_attention_heads: 32, num_key_value_heads: 8, head_dim: 64, vocab_size: 128256, tie_word_embeddings: true },
+    config: {
+      hidden_size: 2048,
+      intermediate_size: 8192,
+      num_hidden_layers: 16,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      head_dim: 64,
+      vocab_size: 128256,
+      tie_word_embeddings: true,
+    },
   },
   "llama3.1-8b": {
     batch: 2,
     length: 2048,
-    config: { hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: 8, vocab_size: 128256, tie_word_embeddings: false },
+    config: {
+      hidden_size: 4096,
+      intermediate_size: 14336,
+      num_hidden_layers: 32,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      vocab_size: 128256,
+      tie_word_embeddings: false,
+    },
   },
 };
 
 const [name = "llama3.2-1b", ...flags] = process.argv.slice(2);
-const option = (key: string, fallback: number): number => Number(flags.find((flag) => flag.startsWith(`--${key}=`))?.split("=")[1] ?? fallback);
+const option = (key: string, fallback: number): number =>
+  Number(flags.find((flag) => flag.startsWith(`--${key}=`))?.split("=")[1] ?? fallback);
 const preset = presets[name];
-if (!preset) throw new Error(`Expected a preset of ${Object.keys(presets).join(", ")}, got ${name}`);
+if (!preset)
+  throw new Error(`Expected a preset of ${Object.keys(presets).join(", ")}, got ${name}`);
 const batch = option("batch", preset.batch);
 const length = option("seq", preset.length);
 const rank = option("rank", 16);
 const steps = option("steps", 10);
 const isCheckpointed = flags.includes("--checkpointing");
-const quantization = (["nf4", "int8"] as const).find((kind) => flags.includes(`--quantization=${kind}`));
+const quantization = (["nf4", "int8"] as const).find((kind) =>
+  flags.includes(`--quantization=${kind}`),
+);
 const tokens = batch * length;
 const config = {
   model_type: "llama",
@@ -71,7 +100,9 @@ function randomWeights(shapes: ReadonlyMap<string, readonly number[]>): WeightSo
     const shape = shapes.get(key)!;
     const data = new Uint16Array(sizeOf(shape));
     if (shape.length < 2) data.fill(ones);
-    else for (let at = 0; at < data.length; at += block.length) data.set(block.subarray(0, Math.min(block.length, data.length - at)), at);
+    else
+      for (let at = 0; at < data.length; at += block.length)
+        data.set(block.subarray(0, Math.min(block.length, data.length - at)), at);
     return tensor("bf16", shape, data);
   };
   return {
@@ -81,27 +112,53 @@ function randomWeights(shapes: ReadonlyMap<string, readonly number[]>): WeightSo
   };
 }
 
-function buildGraph(): { loss: Node; parameters: Node[]; gradients: Node[]; frozen: Map<string, readonly number[]> } {
+function buildGraph(): {
+  loss: Node;
+  parameters: Node[];
+  gradients: Node[];
+  frozen: Map<string, readonly number[]>;
+} {
   const model = causalLM(config, { batch, length });
   const plain = model.head(model.hidden);
-  const candidates = loraCandidates([plain]).filter(({ kind, module }) => kind === "linear" && module !== "lm_head");
-  const sites = new Map(candidates.map(({ module }) => [module, { module, rank, scale: 2, dropout: 0, useDora: false, loraBias: false }]));
+  const candidates = loraCandidates([plain]).filter(
+    ({ kind, module }) => kind === "linear" && module !== "lm_head",
+  );
+  const sites = new Map(
+    candidates.map(({ module }) => [
+      module,
+      { module, rank, scale: 2, dropout: 0, useDora: false, loraBias: false },
+    ]),
+  );
   const rows = gatherRows(model.hidden, input("loss_rows", [tokens], "i64"));
   const head = plain.inputs.find(({ op }) => op.name === "parameter")!;
-  const bare = linearCrossEntropy(rows, head, input("targets", [tokens], "i64"), input("loss_weights", [tokens]));
-  const [adapted] = insertLora([bare], sites, { nameOf: (module, part) => `${module}.${part}` }) as [Node];
+  const bare = linearCrossEntropy(
+    rows,
+    head,
+    input("targets", [tokens], "i64"),
+    input("loss_weights", [tokens]),
+  );
+  const [adapted] = insertLora([bare], sites, {
+    nameOf: (module, part) => `${module}.${part}`,
+  }) as [Node];
   const parameters = topological([adapted]).filter(isTrainable);
   const result = gradient(adapted, parameters);
   const gradients = isCheckpointed ? checkpoint(result.loss, result.gradients) : result.gradients;
   const frozen = new Map(
-    topological([result.loss]).filter((node) => node.op.name === "parameter" && !isTrainable(node)).map((node) => [node.name!, node.shape]),
+    topological([result.loss])
+      .filter((node) => node.op.name === "parameter" && !isTrainable(node))
+      .map((node) => [node.name!, node.shape]),
   );
   return { loss: result.loss, parameters, gradients, frozen };
 }
 
 function feeds(vocabulary: number): Record<string, Tensor> {
   const random = new Random(2);
-  const ints = (shape: number[], f: (i: number) => number): Tensor => tensor("i32", shape, Int32Array.from({ length: sizeOf(shape) }, (_, i) => f(i)));
+  const ints = (shape: number[], f: (i: number) => number): Tensor =>
+    tensor(
+      "i32",
+      shape,
+      Int32Array.from({ length: sizeOf(shape) }, (_, i) => f(i)),
+    );
   return {
     input_ids: ints([batch, length], () => random.integer(vocabulary)),
     position_ids: ints([batch, length], (i) => i % length),
@@ -112,24 +169,49 @@ function feeds(vocabulary: number): Record<string, Tensor> {
 }
 
 /** Time of each kind of unit, largest first. */
-function table(profile: readonly { readonly name: string; readonly count: number; readonly milliseconds: number }[]): Record<string, string> {
+function table(
+  profile: readonly {
+    readonly name: string;
+    readonly count: number;
+    readonly milliseconds: number;
+  }[],
+): Record<string, string> {
   const sorted = [...profile].sort((a, b) => b.milliseconds - a.milliseconds);
-  return Object.fromEntries(sorted.map(({ name: unit, count, milliseconds }) => [unit, `${milliseconds.toFixed(2)} ms in ${count}`]));
+  return Object.fromEntries(
+    sorted.map(({ name: unit, count, milliseconds }) => [
+      unit,
+      `${milliseconds.toFixed(2)} ms in ${count}`,
+    ]),
+  );
 }
 
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
+const median = (values: readonly number[]): number =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 
 const start = performance.now();
 const { loss, parameters, gradients, frozen } = buildGraph();
 const built = performance.now();
-const engine: CudaEngine = cudaEngine(randomWeights(frozen), { deterministic: flags.includes("--deterministic"), ...(quantization && { quantization }) });
+const engine: CudaEngine = cudaEngine(randomWeights(frozen), {
+  deterministic: flags.includes("--deterministic"),
+  ...(quantization && { quantization }),
+});
 const free = engine.device.free();
 const random = new Random(3);
 for (const { name: key, shape } of parameters) {
   const deviation = key!.includes("lora_A") ? 0.02 : 0;
-  await engine.set(key!, tensor("f32", shape, Float32Array.from({ length: sizeOf(shape) }, () => deviation * random.normal())));
+  await engine.set(
+    key!,
+    tensor(
+      "f32",
+      shape,
+      Float32Array.from({ length: sizeOf(shape) }, () => deviation * random.normal()),
+    ),
+  );
 }
-const program = await engine.compile({ outputs: { loss }, gradients: Object.fromEntries(parameters.map((node, i) => [node.name!, gradients[i]!])) });
+const program = await engine.compile({
+  outputs: { loss },
+  gradients: Object.fromEntries(parameters.map((node, i) => [node.name!, gradients[i]!])),
+});
 const compiled = performance.now();
 const fed = feeds(Number(preset.config["vocab_size"]));
 const losses: number[] = [];
@@ -137,7 +219,14 @@ const walls: number[] = [];
 for (let step = 1; step <= steps + 3; step++) {
   const from = performance.now();
   const results = await program.run(fed);
-  await engine.applyGradients({ step, learningRate: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01, maxGradNorm: 1 });
+  await engine.applyGradients({
+    step,
+    learningRate: 1e-4,
+    betas: [0.9, 0.999],
+    eps: 1e-8,
+    weightDecay: 0.01,
+    maxGradNorm: 1,
+  });
   walls.push(performance.now() - from);
   losses.push(Number(results["loss"]!.data[0]));
 }

@@ -18,9 +18,9 @@ await writeFile(
   `# The promises of LoRA, measured
 
 LoRA beside full fine-tuning in the same engine: the same batches, the same number of steps, AdamW, a cosine schedule.
-Adapters are on all linear layers but the head, alpha twice the rank. Each run is a process of its own. Of two learning
-rates the one with the lower held-out loss counts; times are medians over the steps of both runs, without the first
-ones, in which batch sizes are compiled.
+Adapters are on all linear layers but the head, alpha twice the rank. Each run is a process of its own. Where a
+rank was run with several learning rates, the lowest held-out loss counts; times are medians over the steps of all its
+runs, without the first ones, in which batch sizes are compiled.
 
 ![held-out loss by rank](promises.svg)
 

@@ -4,7 +4,7 @@
  * bench/results/promises-MODEL.json, which page.ts makes docs/promises.md from.
  *
  *   node --import ./scripts/typescript.js bench/promises/run.ts [--model storyteller-6m] [--data FILE --eval-data FILE]
- *     [--steps 40] [--batch 8] [--length 256] [--ranks 1,2,4,8,16,64] [--full]
+ *     [--steps 40] [--batch 8] [--length 256] [--ranks 1,2,4,8,16,64] [--full] [--minutes 30]
  */
 import { mkdir, writeFile } from "node:fs/promises";
 import { availableParallelism, cpus } from "node:os";
@@ -25,6 +25,7 @@ const { values } = parseArgs({
     "full-rates": { type: "string", default: "1e-3,3e-3" },
     tokens: { type: "string", default: "64" },
     rounds: { type: "string", default: "7" },
+    minutes: { type: "string", default: "30" },
     full: { type: "boolean", default: false },
     name: { type: "string" },
   },
@@ -33,12 +34,20 @@ const numbers = (text: string): number[] => text.split(",").map(Number);
 const sizes: (number | "full")[] = [...numbers(values.ranks), ...(values.full ? (["full"] as const) : [])]; // prettier-ignore
 
 const loads = [load()];
+const inference: InferenceResult[] = [];
+for (const rank of sizes.filter((size) => size === 8 || size === 64)) {
+  const job = { model: values.model, rank, tokens: Number(values.tokens), rounds: Number(values.rounds) }; // prettier-ignore
+  inference.push(await inProcess<InferenceResult>("inference.ts", job));
+  loads.push(load());
+}
 const training: TrainResult[] = [];
-for (const rank of sizes)
-  for (const learningRate of numbers(
-    rank === "full" ? values["full-rates"] : values["lora-rates"],
-  )) {
-    // prettier-ignore
+const rates = [numbers(values["lora-rates"]), numbers(values["full-rates"])] as const;
+const end = performance.now() + 60_000 * Number(values.minutes);
+for (let attempt = 0; attempt < Math.max(rates[0].length, rates[1].length); attempt++)
+  for (const rank of sizes) {
+    const learningRate = rates[rank === "full" ? 1 : 0][attempt];
+    // every rank is tried once; further learning rates as time allows
+    if (learningRate === undefined || (attempt > 0 && performance.now() > end)) continue;
     const job: TrainJob = {
       model: values.model,
       rank,
@@ -52,14 +61,10 @@ for (const rank of sizes)
     const result = await inProcess<TrainResult>("train-one.ts", job);
     training.push(result);
     loads.push(load());
-    process.stdout.write(`rank ${rank}, rate ${learningRate}: held-out ${result.evalLosses.at(-1)!.toFixed(4)}\n`); // prettier-ignore
+    process.stdout.write(
+      `rank ${rank}, rate ${learningRate}: held-out ${result.evalLosses.at(-1)!.toFixed(4)}\n`,
+    );
   }
-const inference: InferenceResult[] = [];
-for (const rank of sizes.filter((size) => size === 8 || size === 64)) {
-  const job = { model: values.model, rank, tokens: Number(values.tokens), rounds: Number(values.rounds) }; // prettier-ignore
-  inference.push(await inProcess<InferenceResult>("inference.ts", job));
-  loads.push(load());
-}
 const report: Report = {
   model: values.name ?? basename(values.model),
   data: basename(values.data),

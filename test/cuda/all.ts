@@ -5,5 +5,6 @@ import { checks as decode } from "./decode.ts";
 import { checks as golden } from "./golden.ts";
 import { checks as ops } from "./ops.ts";
 import { checks as quantize } from "./quantize.ts";
+import { checks as skinny } from "./skinny.ts";
 
-export const allChecks: readonly Check[] = [...attention, ...ops, ...quantize, ...decode, ...golden];
+export const allChecks: readonly Check[] = [...attention, ...ops, ...quantize, ...skinny, ...decode, ...golden];

@@ -5,7 +5,9 @@ import { chooseAttention } from "./attention-choice.ts";
 import { cacheStore } from "./cache-store.ts";
 import { allocateDevice, type Device, openDevice, freeDevice } from "./device.ts";
 import { gemmPlanner } from "./gemm.ts";
+import { fillZero } from "./memory.ts";
 import type { Precision } from "./plan/graph.ts";
+import { SKINNY } from "./plan/skinny.ts";
 import type { AttentionChoice } from "./plan/special-units.ts";
 import { type Arena, compileProgram, type CudaProgram } from "./program.ts";
 import type { Quantization } from "./quantize.ts";
@@ -41,7 +43,9 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
   const device = openDevice(index);
   const state = trainableState(device, precision);
   const weights = weightStore(device, source, options.quantization);
-  const parts = { device, state, weights, gemms: gemmPlanner(device), caches: cacheStore(device) };
+  const skinny = allocateDevice(device, SKINNY.bytes, "partial sums");
+  fillZero(device, skinny, SKINNY.bytes);
+  const parts = { skinny, device, state, weights, gemms: gemmPlanner(device), caches: cacheStore(device) };
   const arena = growingArena(device);
   const attention: AttentionChoice = (spec, isSegmented) => chooseAttention(device, spec, isSegmented, deterministic);
   return {

@@ -12,7 +12,7 @@ import { addressOf, newValue, type Storage, type Value } from "./plan/value.ts";
 
 const PARTS = ["", ".grad", ".exp_avg", ".exp_avg_sq"] as const;
 type Part = (typeof PARTS)[number];
-const SEGMENT_BYTES = 40;
+const SEGMENT_BYTES = 48;
 const BLOCK = 1024;
 const NORM_BLOCKS = 512;
 
@@ -24,6 +24,7 @@ interface Slot {
   /** First element in the bucket's arrays. */
   readonly start: number;
   copy: Value | undefined;
+  transposed: Value | undefined;
   hasGradient: boolean;
 }
 
@@ -43,6 +44,8 @@ export interface TrainableState {
   value(name: string, part: "" | ".grad"): Value;
   /** The copy of a parameter that matrix products read; `place` says where it goes if it has none yet. */
   copyOf(name: string, storage: Storage, place?: () => Value): Value;
+  /** The same copy transposed (of a parameter that has a copy already). */
+  transposedOf(name: string): Value;
   /** Marks a parameter as one that a program computes the gradient of. */
   expectGradient(name: string): void;
   /** Brings copies and launch tables up to date after a program was planned. */
@@ -90,7 +93,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
     const bucket: Bucket = { size, arrays, slots: [], tables: undefined };
     buckets.push(bucket);
     fresh.forEach(({ name, shape }, i) => {
-      const slot: Slot = { name, shape, size: sizeOf(shape), bucket, start: starts[i]!, copy: undefined, hasGradient: false };
+      const slot: Slot = { name, shape, size: sizeOf(shape), bucket, start: starts[i]!, copy: undefined, transposed: undefined, hasGradient: false };
       bucket.slots.push(slot);
       slots.set(name, slot);
       for (const part of PARTS) {
@@ -190,6 +193,12 @@ export function trainableState(device: Device, precision: Precision): TrainableS
       slot.copy ??= place?.() ?? ownCopy(device, slot, storage);
       return slot.copy;
     },
+    transposedOf(name) {
+      const slot = slots.get(name)!;
+      const [rows, columns] = slot.shape as [number, number];
+      slot.transposed ??= { ...ownCopy(device, { ...slot, shape: [columns, rows] }, slot.copy!.storage), factor: slot.copy!.factor };
+      return slot.transposed;
+    },
     expectGradient: (name) => void (slots.get(name)!.hasGradient = true),
     refresh,
     read,
@@ -213,16 +222,18 @@ function tablesOf(device: Device, bucket: Bucket, scales: string): Bucket["table
   const segments = new DataView(new ArrayBuffer(bucket.slots.length * SEGMENT_BYTES));
   const blocks: number[] = [];
   bucket.slots.forEach((slot, i) => {
-    const { copy, size, start } = slot;
+    const { copy, transposed, size, start } = slot;
     const at = i * SEGMENT_BYTES;
     segments.setBigInt64(at, BigInt(start), true);
     segments.setBigUint64(at + 8, BigInt(copy ? addressOf(copy) : 0), true);
+    segments.setBigUint64(at + 16, BigInt(transposed ? addressOf(transposed) : 0), true);
     const columns = slot.shape.at(-1) ?? 1;
-    segments.setInt32(at + 16, size, true);
-    segments.setInt32(at + 20, columns, true);
-    segments.setInt32(at + 24, copy && copy.cols === columns ? copy.ld : columns, true);
-    segments.setFloat32(at + 28, copy?.factor ?? 1, true);
-    segments.setFloat32(at + 32, slot.hasGradient ? (rates[slot.name] ?? 1) : 0, true);
+    segments.setInt32(at + 24, size, true);
+    segments.setInt32(at + 28, columns, true);
+    segments.setInt32(at + 32, copy && copy.cols === columns ? copy.ld : columns, true);
+    segments.setInt32(at + 36, slot.shape[0] ?? 1, true);
+    segments.setFloat32(at + 40, copy?.factor ?? 1, true);
+    segments.setFloat32(at + 44, slot.hasGradient ? (rates[slot.name] ?? 1) : 0, true);
     for (let first = 0; first < size; first += BLOCK) blocks.push(i, first);
   });
   const upload = (data: ArrayBufferView): number => {

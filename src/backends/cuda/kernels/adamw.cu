@@ -4,13 +4,13 @@
 struct Update {
   float rate, beta1, beta2, eps, decay, correction1, correction2, max_norm;
 };
-// One parameter: its range, and where a copy in the precision of matrix products goes (0: nowhere).
+// One parameter: its range, and where copies in the precision of matrix products go (0: nowhere), as it is and
+// transposed.
 struct Segment {
   i64 start;
-  u64 copy;
-  int size, columns, ld;
+  u64 copy, transposed;
+  int size, columns, ld, ld_transposed;
   float factor, rate_scale;
-  int pad;
 };
 
 // Partial sums of squares: one float a block.
@@ -32,8 +32,9 @@ KERNEL __launch_bounds__(256) gradient_norm(const float* sums, float* norm, int 
 }
 
 INLINE void store_copy(const Segment& segment, int i, float p) {
-  const u64 at = (u64)(i / segment.columns) * segment.ld + i % segment.columns;
-  if (segment.copy) put(((T*)segment.copy)[at], p * segment.factor);
+  const u64 row = i / segment.columns, column = i % segment.columns;
+  if (segment.copy) put(((T*)segment.copy)[row * segment.ld + column], p * segment.factor);
+  if (segment.transposed) put(((T*)segment.transposed)[column * segment.ld_transposed + row], p * segment.factor);
 }
 
 // Blocks of 1024 elements; blocks[b] gives the segment and the first element inside it. Clears the gradients.

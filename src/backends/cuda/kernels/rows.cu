@@ -51,25 +51,31 @@ KERNEL rope(const T* x, const float* cosines, const float* sines, T* out, int N,
   put(to[i + half], b * c + a * s);
 }
 
-// The same, eight pairs a thread with 16-byte accesses: half, D and the strides are multiples of 8, D = 2 * half.
+// The same, eight pairs a thread with 16-byte accesses, HEADS heads one after another with the same angles: half, D
+// and the strides are multiples of 8, D = 2 * half.
+#define HEADS 4
 KERNEL rope_wide(const T* x, const float* cosines, const float* sines, T* out, int N, int H, int D, int half, int ld_x,
                  int ld_out) {
-  const int packs = half / 8;
+  const u32 packs = half / 8, groups = (H + HEADS - 1) / HEADS;
   const u32 index = blockIdx.x * 256u + threadIdx.x;
-  if (index >= (u32)N * H * packs) return;
-  const u32 i = index % packs * 8, h = index / packs % H, n = index / packs / H;
-  const T* from = x + (i64)n * ld_x + h * D + i;
-  T* to = out + (i64)n * ld_out + h * D + i;
-  const Pack<T, 8> a = *(const Pack<T, 8>*)from, b = *(const Pack<T, 8>*)(from + half);
+  if (index >= (u32)N * groups * packs) return;
+  const u32 i = index % packs * 8, first = index / packs % groups * HEADS, n = index / packs / groups;
   const Pack<float, 8> c = *(const Pack<float, 8>*)(cosines + n * half + i), s = *(const Pack<float, 8>*)(sines + n * half + i);
-  Pack<T, 8> low, high;
 #pragma unroll
-  for (int e = 0; e < 8; e++) {
-    put(low.at[e], value(a.at[e]) * c.at[e] - value(b.at[e]) * s.at[e]);
-    put(high.at[e], value(b.at[e]) * c.at[e] + value(a.at[e]) * s.at[e]);
+  for (u32 h = first; h < first + HEADS; h++) {
+    if (h >= (u32)H) break;
+    const T* from = x + (i64)n * ld_x + h * D + i;
+    T* to = out + (i64)n * ld_out + h * D + i;
+    const Pack<T, 8> a = *(const Pack<T, 8>*)from, b = *(const Pack<T, 8>*)(from + half);
+    Pack<T, 8> low, high;
+#pragma unroll
+    for (int e = 0; e < 8; e++) {
+      put(low.at[e], value(a.at[e]) * c.at[e] - value(b.at[e]) * s.at[e]);
+      put(high.at[e], value(b.at[e]) * c.at[e] + value(a.at[e]) * s.at[e]);
+    }
+    *(Pack<T, 8>*)to = low;
+    *(Pack<T, 8>*)(to + half) = high;
   }
-  *(Pack<T, 8>*)to = low;
-  *(Pack<T, 8>*)(to + half) = high;
 }
 
 // Copies (rows, columns) of S elements into T elements, times `factor`.

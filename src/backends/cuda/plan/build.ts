@@ -7,12 +7,12 @@ import { reductionKernel, rowKernel, type Store } from "./fused-kernel.ts";
 import { fuse, outside } from "./fusion.ts";
 import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
-import { addBackward, addForward, addJoinedGradients, placeBackward, placeGroup, type PlacedGroup } from "./lora-units.ts";
+import { addBackward, addForward, addGradientsOfA, addGradientsOfB, placeBackward, placeGroup, type PlacedGroup } from "./lora-units.ts";
 import { sumUnit } from "./products.ts";
 import { addCaches } from "./cache-units.ts";
 import { addAttention, addCrossEntropy, addRope, addScatter, type AttentionChoice } from "./special-units.ts";
 import { chooseStored, isSpecial } from "./stored.ts";
-import { findSums, type Sum } from "./sums.ts";
+import { findSums, type Product, type Sum } from "./sums.ts";
 import { newValue, type Unit, type Value } from "./value.ts";
 
 /** Units of a program and the values that go in and out. */
@@ -119,24 +119,43 @@ function usersThroughReshapes({ plan }: PlanContext, node: Node): Node[] {
   return plan.users.get(node)!.flatMap((user) => (user.op.name === "reshape" ? usersThroughReshapes({ plan } as PlanContext, user) : [user]));
 }
 
-/** Gradients of all A of a group as one product, where each is exactly gᵀ·x. */
+/** Gradients of a group's adapters together, where they are plain products. Returns the nodes that are done. */
 function joinGradients(context: PlanContext, backwards: PlacedLora["backwards"], sums: ReadonlyMap<Node, Sum>): Node[] {
-  const { gradients } = context.plan.graph;
+  const { plan, state } = context;
+  /** The one product αaᵀ·b that is the whole gradient of `parameter`. */
+  const productOf = (parameter: Node): { root: Node; product: Product } | undefined => {
+    const root = plan.graph.gradients[parameter.name!];
+    const sum = root && sums.get(root);
+    const [product] = sum?.products ?? [];
+    const isPlain = sum?.products.length === 1 && sum.others.length === 0 && product!.transA && !product!.transB;
+    return isPlain && plan.users.get(root!)!.length === 0 ? { root: root!, product: product! } : undefined;
+  };
   return backwards.flatMap(({ placed, backward }) => {
-    const members = backward.members.filter(({ adapter }) => adapter);
-    const roots = members.map(({ adapter, g }) => {
-      const root = gradients[adapter!.a.name!];
-      const sum = root && sums.get(root);
-      const [product] = sum?.products ?? [];
-      const fits = sum?.products.length === 1 && sum.others.length === 0 && product!.a === g && product!.transA && !product!.transB && product!.alpha === 1;
-      return fits && context.plan.users.get(root!)!.length === 0 ? { root: root!, x: product!.b } : undefined;
+    const members = backward.members.flatMap(({ dy, g, adapter }) => (adapter && g ? [{ dy, g, adapter }] : []));
+    if (members.length === 0) return [];
+    const as = members.map(({ g, adapter }) => {
+      const found = productOf(adapter.a);
+      return found?.product.a === g && found.product.alpha === 1 ? found : undefined;
     });
-    const [first] = roots;
-    const places = members.map(({ adapter }) => context.state.value(adapter!.a.name!, ".grad"));
-    const isContiguous = places.every((place, i) => i === 0 || place.region.address === places[i - 1]!.region.address + places[i - 1]!.region.bytes);
-    if (!first || !roots.every((each) => each?.x === first.x) || !isContiguous) return [];
-    addJoinedGradients(context, placed, backward, first.x);
-    return roots.map((each) => each!.root);
+    const bs = members.map(({ dy, adapter }) => {
+      const found = productOf(adapter.b);
+      const isSame = found?.product.a === dy && Math.abs(found.product.alpha - adapter.scale) <= 1e-9 * Math.abs(adapter.scale);
+      return isSame && context.values.get(found.product.b)?.cols === adapter.rank ? found : undefined;
+    });
+    const places = members.map(({ adapter }) => state.value(adapter.a.name!, ".grad").region);
+    const isContiguous = places.every(({ address }, i) => i === 0 || address === places[i - 1]!.address + places[i - 1]!.bytes);
+    const done: Node[] = [];
+    const x = as[0]?.product.b;
+    if (x && isContiguous && as.every((each) => each?.product.b === x)) {
+      addGradientsOfA(context, placed, backward, x);
+      done.push(...as.map((each) => each!.root));
+    }
+    const isEven = members.every(({ adapter }) => adapter.rank === members[0]!.adapter.rank && adapter.scale === members[0]!.adapter.scale);
+    if (isEven && bs.every((each) => each !== undefined)) {
+      addGradientsOfB(context, placed, members.map(({ dy, adapter }, i) => ({ dy, adapter, u: bs[i]!.product.b })));
+      done.push(...bs.map((each) => each.root));
+    }
+    return done;
   });
 }
 

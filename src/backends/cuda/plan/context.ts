@@ -19,6 +19,8 @@ export interface EngineParts {
   readonly weights: WeightStore;
   readonly gemms: GemmPlanner;
   readonly caches: CacheStore;
+  /** Address of `SKINNY.bytes` of memory, zeros at first, for products with a short side. */
+  readonly skinny: number;
 }
 
 /** A plan under construction. */

@@ -3,8 +3,9 @@ import type { Node } from "../../../ir/node.ts";
 import { type Kernel, loadModule } from "../kernels.ts";
 import type { WeightBlock } from "../weights.ts";
 import { addUnit, type PlanContext, storedValue } from "./context.ts";
-import { isColumns, type LoraBackward, type LoraGroup } from "./lora.ts";
+import { type Adapter, isColumns, type LoraBackward, type LoraGroup } from "./lora.ts";
 import { gemmCall, type GemmCall, matrixOf, type Matrix, operand, productCall } from "./products.ts";
+import { rowsCall, tokensCall } from "./skinny.ts";
 import type { Sum } from "./sums.ts";
 import { addressOf, newValue, rowStride, STORAGE_BYTES, type Unit, type Value } from "./value.ts";
 
@@ -152,9 +153,11 @@ export function addForward(context: PlanContext, placed: PlacedGroup): void {
   const first = members[0]!.sum.node;
   const weights = weightsOf(context, placed, first, first.phase === "recompute");
   if (rank > 0) {
-    const call = gemmCall(context, { M: tokens, N: rank, K: columns, transB: true, a: from, b: placeOf(block.a), d: u });
+    const a = placeOf(block.a);
+    const call = gemmCall(context, { M: tokens, N: rank, K: columns, transB: true, a: from, b: a, d: u });
+    const own = rowsCall(context, { T: tokens, N: rank, parts: [{ x: from, w: a, out: u, K: columns }] });
     const last = members.findLast(({ adapter }) => adapter)!.adapter!;
-    addUnit(context, last.u, unitOf("lora down", [call], [x], us));
+    addUnit(context, last.u, choiceUnit("lora down", waysOf([call], own), [], [x], us));
   }
   const ys = members.map(({ sum }) => storedValue(context, sum.node));
   const d = matrixOf(ys[0]!, members.length > 1 ? ys[0]!.cols : block.rows);
@@ -200,7 +203,8 @@ export function addBackward(context: PlanContext, placed: PlacedGroup, backward:
   const isWhole = gs.length > 0 && members.every(({ adapter, g: low }) => !adapter || low);
   if (isWhole) {
     const call = gemmCall(context, { M: tokens, N: rank, K: block.rows, a: from, b: placeOf(block.b), d: g });
-    addUnit(context, members.findLast((member) => member.g)!.g!, unitOf("lora up backward", [call], dys, gs));
+    const own = upBackwardCall(context, placed, members);
+    addUnit(context, members.findLast((member) => member.g)!.g!, choiceUnit("lora up backward", waysOf([call], own), [], dys, gs));
   }
   const dx = storedValue(context, sum.node);
   const d = matrixOf(dx, block.columns);
@@ -216,8 +220,22 @@ export function addBackward(context: PlanContext, placed: PlacedGroup, backward:
   addUnit(context, sum.node, choiceUnit("lora backward", isWhole ? [[both], [base, added]] : [[base]], more, reads, [dx]));
 }
 
-/** One product for the gradients of all A of a group: dA = gᵀ·x, rows of one array. */
-export function addJoinedGradients(context: PlanContext, placed: PlacedGroup, { members }: LoraBackward, x: Node): void {
+/** g of all members by the kernel for short sides, if their ranks are equal. */
+function upBackwardCall(context: PlanContext, { tokens }: PlacedGroup, members: LoraBackward["members"]): GemmCall | undefined {
+  const adapted = members.filter(({ adapter, g }) => adapter && g);
+  const rank = adapted[0]!.adapter!.rank;
+  if (adapted.some(({ adapter }) => adapter!.rank !== rank)) return undefined;
+  const parts = adapted.map(({ dy, g, adapter }) => {
+    const [x, out] = [storedValue(context, dy), storedValue(context, g!)];
+    const w = context.state.transposedOf(adapter!.b.name!);
+    const K = w.shape[1]!;
+    return { K, w: { value: w, offset: 0, ld: K }, x: { value: x, offset: x.offset, ld: x.ld }, out: { value: out, offset: out.offset, ld: out.ld } };
+  });
+  return rowsCall(context, { T: tokens, N: rank, parts });
+}
+
+/** The gradients of all A of a group together: dA = gᵀ·x, rows of one array. */
+export function addGradientsOfA(context: PlanContext, placed: PlacedGroup, { members }: LoraBackward, x: Node): void {
   const { block, rank, tokens } = placed;
   const source = storedValue(context, x);
   const dy = storedValue(context, members[0]!.dy);
@@ -225,12 +243,35 @@ export function addJoinedGradients(context: PlanContext, placed: PlacedGroup, { 
   const gradients = members.flatMap(({ adapter }) => (adapter ? [context.state.value(adapter.a.name!, ".grad")] : []));
   const g: Matrix = { value: dy, offset: dy.offset + block.rows, ld: dy.ld };
   const d: Matrix = { value: gradients[0]!, offset: 0, ld: block.columns };
-  const call = gemmCall(context, { M: rank, N: block.columns, K: tokens, transA: true, a: g, b: matrixOf(source, block.columns), c: d, d });
-  addUnit(context, members[0]!.dy, { ...unitOf("lora A gradient", [call], [source, ...gs], gradients), isEager: true });
+  const from = matrixOf(source, block.columns);
+  const call = gemmCall(context, { M: rank, N: block.columns, K: tokens, transA: true, a: g, b: from, c: d, d });
+  const parts = [{ x: from, g, out: gradients[0]!, F: block.columns }];
+  const own = tokensCall(context, { T: tokens, N: rank, factor: 1, strideF: 1, strideN: block.columns, parts });
+  const unit = choiceUnit("lora A gradient", waysOf([call], own), [], [source, ...gs], gradients);
+  addUnit(context, members[0]!.dy, { ...unit, isEager: true });
 }
 
-function unitOf(name: string, calls: readonly GemmCall[], reads: readonly Value[], writes: readonly Value[]): Unit {
-  return choiceUnit(name, [calls], [], reads, writes);
+/** The gradients of all B of a group together: dB = scale · dyᵀ·u. */
+export function addGradientsOfB(context: PlanContext, { tokens }: PlacedGroup, parts: readonly { readonly dy: Node; readonly u: Node; readonly adapter: Adapter }[]): void {
+  const [first] = parts;
+  const { rank, scale } = first!.adapter;
+  const operands = parts.map(({ dy, u, adapter }) => {
+    const [x, g] = [storedValue(context, dy), storedValue(context, u)];
+    const out = context.state.value(adapter.b.name!, ".grad");
+    return { F: adapter.b.shape[0]!, out, x: { value: x, offset: x.offset, ld: x.ld }, g: { value: g, offset: g.offset, ld: g.ld } };
+  });
+  const calls = operands.map(({ F, out, x, g }) => {
+    const d = { value: out, offset: 0, ld: rank };
+    return gemmCall(context, { M: F, N: rank, K: tokens, transA: true, alpha: scale, a: x, b: g, c: d, d });
+  });
+  const own = tokensCall(context, { T: tokens, N: rank, factor: scale, strideF: rank, strideN: 1, parts: operands });
+  const reads = operands.flatMap(({ x, g }) => [x.value, g.value]);
+  const unit = choiceUnit("lora B gradient", waysOf(calls, own), [], reads, operands.map(({ out }) => out));
+  addUnit(context, first!.dy, { ...unit, isEager: true });
+}
+
+function waysOf(library: readonly GemmCall[], own: GemmCall | undefined): (readonly GemmCall[])[] {
+  return own ? [library, [own]] : [library];
 }
 
 /** A unit that runs the fastest of several ways to compute the same, then `rest`. */

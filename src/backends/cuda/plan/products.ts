@@ -41,7 +41,8 @@ export interface CallSpec {
   readonly batch?: GemmSpec["batch"];
 }
 
-function locate({ value, offset }: Matrix): number {
+/** Address of the first element of a matrix. */
+export function locate({ value, offset }: Matrix): number {
   return value.region.address + offset * STORAGE_BYTES[value.storage];
 }
 

@@ -122,7 +122,8 @@ export function addRope(context: PlanContext, node: Node): void {
   const offsets = [x.offset, out.offset, ldIn, ldOut, half, D];
   const isWide = D === 2 * half && offsets.every((offset) => offset % 8 === 0) && N * H * half < 2 ** 31;
   let kernel: Kernel | undefined;
-  const perHead = isWide ? half / 8 : D - half;
+  const HEADS = 4; // heads of one thread in rope_wide
+  const threads = isWide ? N * Math.ceil(H / HEADS) * (half / 8) : N * H * (D - half);
   addUnit(context, node, {
     name: "rope",
     reads: [x, dense(cos, "cosines"), dense(sin, "sines")],
@@ -133,7 +134,7 @@ export function addRope(context: PlanContext, node: Node): void {
     },
     enqueue() {
       const values = [addressOf(x), addressOf(cos), addressOf(sin), addressOf(out), N, H, D, half, ldIn, ldOut];
-      kernel!.launch([Math.ceil((N * H * perHead) / 256)], 256, values);
+      kernel!.launch([Math.ceil(threads / 256)], 256, values);
     },
   });
 }
