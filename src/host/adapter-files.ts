@@ -44,7 +44,7 @@ export async function loadAdapterFolder(folder: string): Promise<Adapter> {
   const tensors = new Map<string, Tensor>();
   for (const name of weights.names)
     tensors.set(hasPrefix ? name : PEFT_PREFIX + name, await weights.read(name));
-  return { config, ...(source && { source }), tensors };
+  return { config, source, tensors };
 }
 
 async function openAdapterWeights(folder: string): Promise<WeightSource> {

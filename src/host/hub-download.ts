@@ -54,7 +54,7 @@ async function complete(
 ): Promise<void> {
   const partial = `${blob}.incomplete`;
   const have = (await stat(partial).catch(() => undefined))?.size ?? 0;
-  if (have < file.size) await append(file, partial, have, headers, onBytes);
+  if (have < file.size) await append({ file, have, headers, onBytes }, partial);
   const { size } = await stat(partial);
   const isRight = size === file.size && (!file.isSha256 || (await sha256(partial)) === file.oid);
   if (!isRight) {
@@ -64,13 +64,15 @@ async function complete(
   await rename(partial, blob);
 }
 
-async function append(
-  file: HubFile,
-  partial: string,
-  have: number,
-  headers: Readonly<Record<string, string>>,
-  onBytes: OnBytes,
-): Promise<void> {
+/** A download that goes on from byte `have`. */
+interface Rest {
+  readonly file: HubFile;
+  readonly have: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly onBytes: OnBytes;
+}
+
+async function append({ file, have, headers, onBytes }: Rest, partial: string): Promise<void> {
   const range: Record<string, string> = have > 0 ? { Range: `bytes=${have}-` } : {};
   const response = await fetch(file.url, { headers: { ...headers, ...range } });
   if (response.status === 401 || response.status === 403)

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,6 +22,17 @@ let server: Server;
 let hubUrl: string;
 let cacheDir: string;
 
+/** Breaks off after 2000 bytes as often as `breaks` says. */
+function sendWeights(request: IncomingMessage, response: ServerResponse): void {
+  const { range } = request.headers;
+  ranges.push(range);
+  const from = Number(/bytes=(\d+)-/.exec(range ?? "")?.[1] ?? 0);
+  response.writeHead(range === undefined ? 200 : 206, { "Content-Length": weights.length - from });
+  if (breaks-- > 0)
+    response.write(weights.subarray(from, 2000), () => setTimeout(() => response.destroy(), 50));
+  else response.end(weights.subarray(from));
+}
+
 beforeAll(async () => {
   server = createServer((request, response) => {
     const [url] = (request.url ?? "").split("?") as [string];
@@ -33,22 +44,17 @@ beforeAll(async () => {
       response.writeHead(200, { "Content-Type": "application/json" });
       response.end(JSON.stringify(value));
     };
-    if (url.includes("gated")) return refuse(403, "Access to model is restricted");
-    if (url.includes("private") && request.headers.authorization !== "Bearer t0ken") return refuse(401, "Invalid username or password."); // prettier-ignore
-    if (url.includes("absent")) return refuse(404, "Repository not found");
-    if (url.includes("/tree/")) return json(tree);
-    if (url.startsWith("/api/models/")) return json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
-    if (url.endsWith("config.json")) return void response.end(config);
-    if (!url.endsWith(`${SHA}/model.safetensors`)) return refuse(404, "Entry not found");
-    const { range } = request.headers;
-    ranges.push(range);
-    const from = Number(/bytes=(\d+)-/.exec(range ?? "")?.[1] ?? 0);
-    response.writeHead(range === undefined ? 200 : 206, {
-      "Content-Length": weights.length - from,
-    });
-    if (breaks-- > 0)
-      response.write(weights.subarray(from, 2000), () => setTimeout(() => response.destroy(), 50)); // prettier-ignore
-    else response.end(weights.subarray(from));
+    const isModel = url.startsWith("/api/models/");
+    if (url.includes("gated")) refuse(403, "Access to model is restricted");
+    else if (url.includes("private") && request.headers.authorization !== "Bearer t0ken")
+      refuse(401, "Invalid username or password.");
+    else if (url.includes("absent")) refuse(404, "Repository not found");
+    else if (url.includes("/tree/")) json(tree);
+    else if (isModel)
+      json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
+    else if (url.endsWith("config.json")) response.end(config);
+    else if (url.endsWith(`${SHA}/model.safetensors`)) sendWeights(request, response);
+    else refuse(404, "Entry not found");
   });
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   hubUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -78,7 +84,9 @@ describe("fetchModel", () => {
 
   it("explains what it cannot fetch", async () => {
     const code = (id: string, more = {}): Promise<unknown> =>
-      fetchModel(id, { hubUrl, cacheDir, ...more }).catch((error: { code: string }) => error.code);
+      fetchModel(id, { hubUrl, cacheDir, ...more }).catch(
+        (error: unknown) => (error as { code: string }).code,
+      );
     expect(await code("some/gated")).toBe("hub-gated");
     expect(await code("some/private")).toBe("hub-private");
     expect(await code("some/absent")).toBe("hub-not-found");

@@ -48,35 +48,59 @@ export async function fetchModel(reference: string, options: HubOptions = {}): P
     options.cacheDir ?? getHFHubCachePath(),
     `models--${id.replace("/", "--")}`,
   );
-  const offline = options.offline ?? /^(1|true|yes|on)$/i.test(process.env["HF_HUB_OFFLINE"] ?? "");
-  if (offline) return cached(repository, id, revision);
-  const accessToken = options.token ?? process.env["HF_TOKEN"];
-  const hubUrl = options.hubUrl ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co";
-  const access = { hubUrl, ...(accessToken !== undefined && { accessToken }) };
+  if (options.offline ?? isSet("HF_HUB_OFFLINE")) return cached(repository, id, revision);
+  const access = accessOf(options);
   try {
     const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
-    const files = await neededFiles(id, sha, access);
     const snapshot = join(repository, "snapshots", sha);
-    const headers = accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` };
-    for (const { path, size, oid, lfs } of files) {
-      const url = `${hubUrl}/${id}/resolve/${sha}/${path}`;
-      const file = { url, size, oid: lfs?.oid ?? oid!, isSha256: lfs !== undefined, blobs: join(repository, "blobs"), link: join(snapshot, path) }; // prettier-ignore
-      await downloadHubFile(file, headers, (have) => options.onProgress?.({ file: path, have, size })); // prettier-ignore
-    }
+    await fetchFiles({ id, sha, repository, snapshot }, access, options.onProgress);
     const reference = join(repository, "refs", revision);
     await mkdir(dirname(reference), { recursive: true });
     if (sha !== revision) await writeFile(reference, sha);
     return snapshot;
   } catch (cause) {
-    throw explained(cause, id, revision, accessToken !== undefined);
+    throw explained(cause, { id, revision, hasToken: access.accessToken !== undefined });
   }
 }
 
-async function neededFiles(
-  id: string,
-  revision: string,
-  access: { hubUrl: string; accessToken?: string },
-): Promise<ListFileEntry[]> {
+interface Access {
+  readonly hubUrl: string;
+  readonly accessToken?: string;
+}
+
+function accessOf({ hubUrl, token }: HubOptions): Access {
+  const accessToken = token ?? process.env["HF_TOKEN"];
+  return {
+    hubUrl: hubUrl ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co",
+    ...(accessToken !== undefined && { accessToken }),
+  };
+}
+
+function isSet(variable: string): boolean {
+  return /^(1|true|yes|on)$/i.test(process.env[variable] ?? "");
+}
+
+async function fetchFiles(
+  { id, sha, repository, snapshot }: { id: string; sha: string; repository: string; snapshot: string }, // prettier-ignore
+  access: Access,
+  onProgress: HubOptions["onProgress"],
+): Promise<void> {
+  const { hubUrl, accessToken } = access;
+  const headers: Record<string, string> = accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` }; // prettier-ignore
+  for (const { path, size, oid, lfs } of await neededFiles(id, sha, access)) {
+    const file = {
+      url: `${hubUrl}/${id}/resolve/${sha}/${path}`,
+      size,
+      oid: lfs?.oid ?? oid!,
+      isSha256: lfs !== undefined,
+      blobs: join(repository, "blobs"),
+      link: join(snapshot, path),
+    };
+    await downloadHubFile(file, headers, (have) => onProgress?.({ file: path, have, size }));
+  }
+}
+
+async function neededFiles(id: string, revision: string, access: Access): Promise<ListFileEntry[]> {
   const files: ListFileEntry[] = [];
   for await (const file of listFiles({ repo: id, revision, ...access }))
     if (file.type === "file") files.push(file);
@@ -96,7 +120,10 @@ async function cached(repository: string, id: string, revision: string): Promise
   throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
 }
 
-function explained(cause: unknown, id: string, revision: string, hasToken: boolean): unknown {
+function explained(
+  cause: unknown,
+  { id, revision, hasToken }: { id: string; revision: string; hasToken: boolean },
+): unknown {
   if (cause instanceof LorikeetError) return cause;
   if (!(cause instanceof HubApiError))
     return new LorikeetError("hub-unreachable", `Expected an answer of the hub about ${id}, got none`, { hint: "Check the connection; a model that is in the cache loads with HF_HUB_OFFLINE=1.", cause }); // prettier-ignore

@@ -54,7 +54,7 @@ const [
 if (home === undefined) throw new Error("Name the folder that node-llama-cpp is installed in.");
 const entry = pathToFileURL(resolve(home, "node_modules/node-llama-cpp/dist/index.js")).href;
 const { getLlama } = (await import(entry)) as {
-  getLlama(options: Record<string, unknown>): Promise<Llama>;
+  getLlama: (options: Record<string, unknown>) => Promise<Llama>;
 };
 const llama = await getLlama({ gpu: false, build: "never", logLevel: "error", maxThreads: 1 });
 
