@@ -26,7 +26,8 @@ export function attach(
   family: FamilyTargets,
 ): Attachment {
   const values = new Map<string, Tensor>();
-  for (const [key, value] of adapter.tensors) values.set(parameterOf(key), value);
+  for (const [key, value] of adapter.tensors)
+    if (!key.includes(".original_module.")) values.set(parameterOf(key), value);
   const whole = new Set([...values.keys()].filter((name) => !name.startsWith(PEFT_PREFIX)));
   return {
     sites: resolveTargets(adapter.config, candidates, family),
@@ -35,11 +36,14 @@ export function attach(
   };
 }
 
-/** The trainable parameter of an adapter key: LoRA's own keep the key, whole weights have their name in the checkpoint. */
+/**
+ * The trainable parameter of an adapter key: LoRA's own keep the key, whole weights have their name in the checkpoint,
+ * without what PEFT wraps their module in.
+ */
 export function parameterOf(key: string): string {
   return /\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)/.test(key)
     ? key
-    : key.replace(PEFT_PREFIX, "");
+    : key.replace(PEFT_PREFIX, "").replace(/\.(base_layer|modules_to_save)\./, ".");
 }
 
 /** The adapter key of a trainable parameter: the inverse of `parameterOf`. */
