@@ -3,6 +3,7 @@ export { LorikeetError } from "./errors.ts";
 export { type DType, type TypedArray } from "./tensor/dtype.ts";
 export { tensor, type Tensor } from "./tensor/tensor.ts";
 export { type Adapter } from "./adapter/adapter.ts";
+export { type CombinationType, combine, type CombineOptions } from "./adapter/combine.ts";
 export { lora, type LoraConfig, type LoraInit } from "./adapter/lora-config.ts";
 export { fit, type FitOptions } from "./layers/fit.ts";
 export type { LayerOptions } from "./layers/layer-options.ts";

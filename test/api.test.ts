@@ -10,6 +10,7 @@ test("the package exports these names; a change here is a change of the public A
       "LoraEmbedding",
       "LoraLinear",
       "LorikeetError",
+      "combine",
       "exportGguf",
       "fit",
       "generate",
@@ -22,6 +23,7 @@ test("the package exports these names; a change here is a change of the public A
       "saveAdapter",
       "tensor",
       "train",
+      "unmerge",
     ]
   `);
 });

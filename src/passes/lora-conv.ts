@@ -1,8 +1,7 @@
 import type { Node } from "../ir/node.ts";
 import { add } from "../ops/add.ts";
-import { conv1d, type Conv1dAttrs } from "../ops/conv1d.ts";
+import { conv1d } from "../ops/conv1d.ts";
 import { conv2d } from "../ops/conv2d.ts";
-import type { ConvAttrs } from "../ops/conv-geometry.ts";
 import { constant } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
