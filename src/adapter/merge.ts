@@ -7,6 +7,7 @@ import type { Adapter } from "./adapter.ts";
 import { adapterModules, pairOf } from "./adapter-modules.ts";
 import type { MergeStep } from "./merge-steps.ts";
 import { matchesModule, siteOf } from "./targets.ts";
+import { trainedRows } from "./trained-rows.ts";
 
 /** What a merge needs to know of the base model. */
 export interface MergeBase {
@@ -96,7 +97,7 @@ function stepsOf(
   };
   for (const [name, value] of whole) add(name, { kind: "replace", value });
   for (const [module, value] of rows)
-    add(`${module}.weight`, { kind: "rows", value, indices: rowsOf(adapter, module) });
+    add(`${module}.weight`, { kind: "rows", value, indices: trainedRows(adapter.config, module) });
   for (const [module, parts] of lora) {
     const layer = base.layers.find((candidate) => candidate.module === module);
     if (layer) for (const [name, step] of loraSteps(adapter, layer, parts, names)) add(name, step);
@@ -160,14 +161,6 @@ function checkSizes(
 
 function isTransposed({ kind, fanInFanOut }: LoraCandidate): boolean {
   return kind === "embedding" || fanInFanOut;
-}
-
-function rowsOf({ config }: Adapter, module: string): readonly number[] {
-  const indices = config.trainableTokenIndices ?? [];
-  if (Array.isArray(indices)) return indices as readonly number[];
-  const named = indices as Readonly<Record<string, readonly number[]>>;
-  const key = Object.keys(named).find((name) => matchesModule([name], module));
-  return key === undefined ? [] : named[key]!;
 }
 
 function nearby(name: string, candidates: Iterable<string>): string {

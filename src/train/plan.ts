@@ -10,6 +10,8 @@ import { checkpoint } from "../passes/checkpoint.ts";
 import { fuseLoss } from "../passes/fuse-loss.ts";
 import { gradient } from "../passes/gradient.ts";
 import { insertLora, type LoraSite } from "../passes/lora.ts";
+import { replaceWeights } from "../passes/replace-weights.ts";
+import { insertTokenRows, type TokenRows } from "../passes/token-rows.ts";
 import { unfreeze } from "../passes/unfreeze.ts";
 import { peftKey } from "../adapter/adapter.ts";
 
@@ -35,6 +37,10 @@ export interface TrainPlan {
   readonly sites: ReadonlyMap<string, LoraSite>;
   /** Whether a weight of the base trains in full. */
   readonly trainsWeight: (name: string) => boolean;
+  /** Rows of an embedding or head that train, by module. */
+  readonly tokenRows?: (module: string) => TokenRows | undefined;
+  /** Trainable parameters in place of single uses of a weight, by its name in that use. */
+  readonly replacements?: ReadonlyMap<string, string>;
   /** Recompute each block in the backward pass instead of keeping its activations. */
   readonly checkpointing: boolean;
 }
@@ -97,10 +103,8 @@ function lossOf(
 ): Node {
   const model = causalLM(plan.config, { batch, length, hasSegments });
   const logits = model.head(gatherRows(model.hidden, input("loss_rows", [rows], "i64")));
-  const adapted = insertLora([logits], plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
-  const [trained] = unfreeze(adapted, plan.trainsWeight) as [Node];
   const loss = crossEntropy(
-    trained,
+    adapted(plan, logits, seed),
     input("targets", [rows], "i64"),
     input("loss_weights", [rows]),
   );
@@ -114,5 +118,8 @@ function adapted(plan: TrainPlan, root: Node, seed: Node | undefined): Node {
 
 function adaptedAll(plan: TrainPlan, roots: readonly Node[], seed: Node | undefined): Node[] {
   const inserted = insertLora(roots, plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
-  return unfreeze(inserted, plan.trainsWeight);
+  const own = plan.tokenRows ? insertTokenRows(inserted, plan.tokenRows) : inserted;
+  const { replacements } = plan;
+  const split = replacements ? replaceWeights(own, (use) => replacements.get(use)) : own;
+  return unfreeze(split, plan.trainsWeight);
 }
