@@ -30,7 +30,13 @@ const F32 = 4;
 /** Node.js, ONNX Runtime, the tokenizer and compiled programs. */
 const PROCESS = 200e6;
 /** Bytes of an element of the frozen base by --base-dtype; NF4 has a scale for each block of 64. */
-const WEIGHT_BYTES = { auto: F32, f32: F32, bf16: 2, int8: 1, nf4: 0.56 } as const;
+const WEIGHT_BYTES: Readonly<Record<"auto" | "f32" | "bf16" | "int8" | "nf4", number>> = {
+  auto: F32,
+  f32: F32,
+  bf16: 2,
+  int8: 1,
+  nf4: 0.56,
+};
 /** How many of the largest values exist at once while an op runs. */
 const WORKING = 3;
 /** Beyond this share of what is free the run is refused; an estimate may be off, and some memory can be swapped. */

@@ -14,6 +14,7 @@ import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
 import { convert, toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { forwardGraph, trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { checkWeights } from "./check-weights.ts";
 import { lossFeeds, tokenFeeds } from "./feeds.ts";
 import { type DeviceOptions, openEngine } from "./open-engine.ts";
 
@@ -50,7 +51,7 @@ export interface Model {
   dispose(): Promise<void>;
 }
 
-/** The model of an opened checkpoint. @throws LorikeetError `unsupported-architecture` */
+/** The model of an opened checkpoint. @throws LorikeetError `unsupported-architecture`, `missing-weight`, `weight-shape` */
 export function createModel(checkpoint: Checkpoint, device: DeviceOptions = {}): Model {
   const layers = layersOf(checkpoint);
   return makeModel(checkpoint, { device, layers, tokenizer: once(() => tokenizerOf(checkpoint)) });
@@ -144,9 +145,10 @@ async function gradientsOf(
   return { loss: Number(loss!.data[0]), gradients };
 }
 
-function layersOf({ config }: Checkpoint): LoraCandidate[] {
+function layersOf({ name, config, weights }: Checkpoint): LoraCandidate[] {
   const model = causalLM(config, { batch: 1, length: 1 });
   const logits: Node = model.head(model.hidden);
+  checkWeights(weights, [logits], name);
   return loraCandidates([logits]);
 }
 

@@ -88,7 +88,7 @@ export async function writeAtomically(path: string, content: Content): Promise<v
   const folder = dirname(resolve(path));
   const temporary = `${resolve(path)}.${randomUUID().slice(0, 8)}.tmp`;
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     const handle = await open(temporary, "wx");
     try {
       for await (const piece of pieces(content)) await writeFully(handle, piece);
@@ -102,6 +102,18 @@ export async function writeAtomically(path: string, content: Content): Promise<v
     throw asFileError(cause, path, "written");
   }
   await syncFolder(folder);
+}
+
+/** Makes `folder` and its parents. Node calls a read-only file system ENOENT there; the first step says what it is. */
+async function makeFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (cause) {
+    const parent = dirname(folder);
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || parent === folder) throw cause;
+    await makeFolder(parent);
+    await mkdir(folder);
+  }
 }
 
 function pieces(content: Content): Iterable<Uint8Array> | AsyncIterable<Uint8Array> {
