@@ -1,5 +1,5 @@
 /** @file Adapters of an image pipeline: modules are named after the model that they belong to, `unet.mid_block…`. */
-import { LorikeetError, nearest } from "../errors.ts";
+import { type LorikeetError, nearest } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
 import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 import { formatShape, sameShape, sizeOf, type Shape } from "../tensor/shape.ts";

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Engine, Program, Tensors, WeightSource } from "../../src/backends/backend.ts";
+import type { LoraFile } from "../../src/adapter/formats/kohya.ts";
 import { createOnnxEngine } from "../../src/backends/onnx/engine.ts";
 import { decodeSafetensors } from "../../src/formats/safetensors.ts";
 import type { Graph } from "../../src/ir/graph.ts";
@@ -41,6 +42,14 @@ export async function diffusionPart(
 /** The tensors of a file of the fixtures. */
 export async function readTensors(path: string): Promise<ReadonlyMap<string, Tensor>> {
   return (await decodeSafetensors(await readFile(join(diffusionFolder, path)))).tensors;
+}
+
+/** A LoRA file of the fixtures with its metadata. */
+export async function readLoraFile(path: string): Promise<LoraFile> {
+  const { tensors, metadata } = await decodeSafetensors(
+    await readFile(join(diffusionFolder, path)),
+  );
+  return { tensors, metadata: metadata ?? {} };
 }
 
 /** Runs `graph` once on the ONNX engine; `f32` feeds are converted, `i64` ones stay. */

@@ -16,8 +16,11 @@ const METADATA = "lora_adapter_metadata";
 
 /** Endings of keys, over all that diffusers ever wrote, and what they are in PEFT's names. */
 const PARTS: readonly (readonly [RegExp, string])[] = [
-  [/\.(?:lora\.down|lora_linear_layer\.down|lora_A)\.weight$/, "lora_A.weight"],
-  [/\.(?:lora\.up|lora_linear_layer\.up|lora_B)\.weight$/, "lora_B.weight"],
+  [
+    /(?:\.lora\.down|\.lora_linear_layer\.down|(?<=_lora)\.down|\.lora_A)\.weight$/,
+    "lora_A.weight",
+  ],
+  [/(?:\.lora\.up|\.lora_linear_layer\.up|(?<=_lora)\.up|\.lora_B)\.weight$/, "lora_B.weight"],
   [/\.lora_B\.bias$/, "lora_B.bias"],
   [/\.lora_magnitude_vector(?:\.weight)?$/, "lora_magnitude_vector"],
   [/\.alpha$/, "alpha"],
@@ -89,8 +92,8 @@ export function adapterToDiffusers(adapter: Adapter): LoraFile {
         ? ["lora_linear_layer.down", "lora_linear_layer.up"]
         : ["lora.down", "lora.up"];
     const { a, b } = pairOf(parts);
-    tensors.set(`${module}.${down!}.weight`, a);
-    tensors.set(`${module}.${up!}.weight`, b);
+    tensors.set(`${module}.${down}.weight`, a);
+    tensors.set(`${module}.${up}.weight`, b);
     for (const part of ["lora_B.bias", "lora_magnitude_vector"])
       if (parts.has(part)) tensors.set(`${module}.${part}`, parts.get(part)!);
   }

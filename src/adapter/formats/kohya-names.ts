@@ -26,6 +26,7 @@ const WORDS = [
   "conv_in",
   "conv_out",
   "conv_shortcut",
+  "conv_norm_out",
   "linear_1",
   "linear_2",
   "proj_in",
