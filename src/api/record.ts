@@ -56,8 +56,8 @@ export function reportOf(
   version: string;
 } {
   const trained = [...adapter.tensors.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-  const { names, get } = model.checkpoint.weights;
-  const total = names.reduce((sum, name) => sum + sizeOf(get(name).shape), 0);
+  const { weights } = model.checkpoint;
+  const total = weights.names.reduce((sum, name) => sum + sizeOf(weights.get(name).shape), 0);
   const share = `${((100 * trained) / (total + trained)).toFixed(1)} % of the model`;
   const numbers = [
     { label: "Trained parameters", value: trained.toLocaleString("en"), note: share },

@@ -38,7 +38,7 @@ export interface ResolvedRun {
 export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
   const { lora, epochs, batchSize, signal, ...rest } = options;
   const raw: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(rest))
+  for (const [key, value] of Object.entries(rest) as [string, unknown][])
     if (value !== undefined)
       raw[key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] = value;
   if (epochs !== undefined) raw["num_train_epochs"] = epochs;

@@ -46,7 +46,7 @@ export function startRun(model: Model, run: ResolvedRun): TrainRun {
   let result: Adapter | undefined;
   const events = runEvents(model, run, (adapter) => (result = adapter));
   const adapter = async (): Promise<Adapter> => {
-    if (!result) for await (const event of events) void event;
+    while (!result && !(await events.next()).done);
     return result!;
   };
   return {

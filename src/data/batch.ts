@@ -38,11 +38,8 @@ export function collate(
   shape: BatchShape,
   weight: number,
 ): Batch {
-  const { batchSize: B, maxLength, lengthMultiple = 64, lossRowSteps = 8 } = shape;
-  const used = rows.map((row) => row.reduce((sum, { inputIds }) => sum + inputIds.length, 0));
-  const need = { length: Math.max(...used), rows: supervisedIn(rows) };
-  const chosen = bucketFor(shape.buckets ?? [], need);
-  const T = chosen?.length ?? bucket(need.length, lengthMultiple, maxLength);
+  const { batchSize: B } = shape;
+  const { T, R } = sizesOf(rows, shape);
   const ids = new BigInt64Array(B * T).fill(BigInt(shape.padId));
   const positions = new BigInt64Array(B * T);
   const segments = new BigInt64Array(B * T);
@@ -63,8 +60,6 @@ export function collate(
     }
     segments.fill(BigInt(rows[b]?.length ?? 0), at, (b + 1) * T);
   }
-  const steps = Math.ceil((B * T) / lossRowSteps);
-  const R = chosen?.rows ?? bucket(Math.max(1, lossRows.length), steps, B * T);
   return {
     input_ids: tensor("i64", [B, T], ids),
     position_ids: tensor("i64", [B, T], positions),
@@ -73,6 +68,21 @@ export function collate(
     targets: integers(targets, R),
     loss_weights: tensor("f32", [R], new Float32Array(R).fill(weight, 0, lossRows.length)),
   };
+}
+
+/** Tokens a row and loss rows that `rows` are padded to. */
+function sizesOf(
+  rows: readonly (readonly Example[])[],
+  shape: BatchShape,
+): { T: number; R: number } {
+  const { batchSize, maxLength, lengthMultiple = 64, lossRowSteps = 8, buckets = [] } = shape;
+  const used = rows.map((row) => row.reduce((sum, { inputIds }) => sum + inputIds.length, 0));
+  const need = { length: Math.max(...used), rows: supervisedIn(rows) };
+  const chosen = bucketFor(buckets, need);
+  if (chosen) return { T: chosen.length, R: chosen.rows };
+  const T = bucket(need.length, lengthMultiple, maxLength);
+  const most = batchSize * T;
+  return { T, R: bucket(Math.max(1, need.rows), Math.ceil(most / lossRowSteps), most) };
 }
 
 function supervisedIn(rows: readonly (readonly Example[])[]): number {

@@ -10,7 +10,10 @@ export function spacedTimesteps(
   { trainTimesteps: T, stepsOffset }: SchedulerConfig,
   spacing: TimestepSpacing,
   steps: number,
-  { withoutZero = false, keepsFractions = false } = {},
+  {
+    withoutZero = false,
+    keepsFractions = false,
+  }: { withoutZero?: boolean; keepsFractions?: boolean } = {},
 ): number[] {
   const count = withoutZero ? steps + 1 : steps;
   const descending = Array.from({ length: count }, (_, i) => count - 1 - i).slice(0, steps);

@@ -22,7 +22,7 @@ type Positions<I extends readonly string[]> = I extends readonly [
     ? [node?: Node | undefined, ...rest: Positions<R>]
     : [node: FieldOf<H, Node>, ...rest: Positions<R>]
   : [];
-type NoAttrs = Readonly<Record<never, never>>;
+type NoAttrs = object;
 
 /** A function that adds a node; `rules` is what passes and engines read. `A`: required attributes, `D`: with defaults. */
 export interface Op<
@@ -66,10 +66,10 @@ export function defineOp<
   A extends object = NoAttrs,
   D extends object = NoAttrs,
 >(name: string, spec: OpSpec<I, A, D>): Op<I, A, D> {
-  const bind = <T>(values: readonly T[], attrs: Attrs): never =>
+  const bind = (values: readonly unknown[], attrs: Attrs): never =>
     ({ ...bindInputs(spec.inputs, values), ...attrs }) as never;
   const { evaluate, decompose, gradient, onnx } = spec;
-  const context = <T>(node: Node, values: readonly T[]): never =>
+  const context = (node: Node, values: readonly unknown[]): never =>
     ({ ...(bind(values, node.attrs) as object), node }) as never;
   const rules: Rules = {
     name,
@@ -99,7 +99,7 @@ export function defineOp<
     const { shape, dtype } = spec.infer(bind(inputs, attrs));
     return { op: rules, inputs, attrs, shape, dtype };
   };
-  return Object.assign(call, { rules }) as unknown as Op<I, A, D>;
+  return Object.assign(call, { rules });
 }
 
 /** `node` on other inputs, with its shape inferred again. */

@@ -17,7 +17,7 @@ import { sub } from "./sub.ts";
 /** Products of fewer rows than this are slow. */
 const FEWEST_ROWS = 128;
 /** How many logits exist at the same time, unless that would be less than `FEWEST_ROWS` rows. */
-const defaults = { logitsAtOnce: 2 ** 24 };
+const defaults: { logitsAtOnce: number } = { logitsAtOnce: 2 ** 24 };
 type Attrs = typeof defaults;
 
 type Inputs = Record<"hidden" | "head" | "targets" | "weights", Node>;
