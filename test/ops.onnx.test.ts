@@ -28,30 +28,55 @@ const noWeights: WeightSource = {
   },
   read: (name) => Promise.reject(new LorikeetError("missing-weight", name)),
 };
-const engine: Engine = createOnnxEngine({ weights: noWeights, threads: 1 });
-afterAll(() => engine.dispose());
+const engines: Record<string, Engine> = {
+  cpu: createOnnxEngine({ weights: noWeights, threads: 1 }),
+  webgpu: createOnnxEngine({ weights: noWeights, threads: 1, provider: "webgpu" }),
+};
+afterAll(() => Promise.all(Object.values(engines).map((engine) => engine.dispose())));
+
+/** Whether this machine has a WebGPU adapter; a machine without one skips its half, visibly. */
+const hasWebgpu = await engines["webgpu"]!.compile({
+  outputs: { y: mul(input("x", [1]), input("x", [1])) },
+  gradients: {},
+}).then(
+  () => true,
+  () => false,
+);
 
 const title = (test: OpCase): string => JSON.stringify({ ...test.shapes, ...test.attrs });
 
-describe.each(registry.filter(({ cases }) => cases.length > 0))("$name", (rules: Rules) => {
+const withCases = registry.filter(({ cases }) => cases.length > 0);
+
+describe.each(withCases)("$name on the CPU", (rules: Rules) => {
   it.each(rules.cases.map((test) => [title(test), test] as const))("%s", async (_, test) => {
-    const built = buildCase(rules, test);
-    const outputs: Record<string, Node> = { value: built.node };
-    const feeds = { ...built.feeds };
-    if (test.noGradient === undefined) addGradients(built, outputs, feeds);
-    const roots = Object.values(outputs);
-    const want = interpret(roots, (name) => feeds[name]!);
-    const got = await runOnnx(outputs, built, feeds);
-    for (const [i, name] of Object.keys(outputs).entries()) {
-      const [actual, expected] = [got[name]!, want[i]!];
-      expect(actual.shape, name).toEqual(expected.shape);
-      expect(
-        nmse(actual.data, expected.data),
-        `${name}: ${describeDifference(actual.data, expected.data)}`,
-      ).toBeLessThan(TOLERANCE);
-    }
+    await compare(engines["cpu"]!, rules, test);
   });
 });
+
+describe.skipIf(!hasWebgpu)("on WebGPU", () => {
+  it.each(withCases.map((rules) => [rules.name, rules] as const))("%s", async (_, rules) => {
+    for (const test of rules.cases) await compare(engines["webgpu"]!, rules, test);
+  });
+});
+
+/** Value and gradients of one case on `engine` against the reference. */
+async function compare(engine: Engine, rules: Rules, test: OpCase): Promise<void> {
+  const built = buildCase(rules, test);
+  const outputs: Record<string, Node> = { value: built.node };
+  const feeds = { ...built.feeds };
+  if (test.noGradient === undefined) addGradients(built, outputs, feeds);
+  const roots = Object.values(outputs);
+  const want = interpret(roots, (name) => feeds[name]!);
+  const got = await runOnnx(engine, outputs, { built, feeds });
+  for (const [i, name] of Object.keys(outputs).entries()) {
+    const [actual, expected] = [got[name]!, want[i]!];
+    expect(actual.shape, name).toEqual(expected.shape);
+    expect(
+      nmse(actual.data, expected.data),
+      `${name}: ${describeDifference(actual.data, expected.data)}`,
+    ).toBeLessThan(TOLERANCE);
+  }
+}
 
 /** Adds the gradient of ⟨random weights, op⟩ for each float input to `outputs`. */
 function addGradients(
@@ -69,9 +94,9 @@ function addGradients(
 }
 
 async function runOnnx(
+  engine: Engine,
   outputs: Record<string, Node>,
-  { leaves }: BuiltCase,
-  feeds: Record<string, Tensor>,
+  { built: { leaves }, feeds }: { built: BuiltCase; feeds: Record<string, Tensor> },
 ): Promise<Record<string, Tensor>> {
   const program = await engine.compile({ outputs, gradients: {} });
   const dtypes = new Map(leaves.map((leaf) => [leaf.name!, leaf.dtype]));

@@ -19,7 +19,7 @@ export interface DeviceOptions {
 /**
  * An engine over the frozen `weights`.
  * @throws LorikeetError `unknown-device` listing the devices there are; `cuda-library`, `cuda-driver` or `cuda-device`
- * where a GPU was asked for and is not usable
+ * where a GPU was asked for and is not usable; `engine-self-test` where it computes something else than the reference
  */
 export async function openEngine(
   weights: WeightSource,
@@ -32,7 +32,12 @@ export async function openEngine(
     ...(memory && { memory }),
   };
   if (device === "auto" || device === "cpu") return createOnnxEngine(shared);
-  if (device === "webgpu") return createOnnxEngine({ ...shared, provider: "webgpu" });
+  if (device === "webgpu") {
+    const provider = "webgpu";
+    const { selfTest } = await import("./self-test.ts");
+    await selfTest((tiny) => createOnnxEngine({ weights: tiny, provider }));
+    return createOnnxEngine({ ...shared, provider });
+  }
   if (device === "reference") return referenceEngine(weights);
   const gpu = /^cuda(?::(\d+))?$/.exec(device);
   if (gpu) {

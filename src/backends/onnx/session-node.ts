@@ -114,6 +114,11 @@ function failure(code: string, action: string, cause: unknown, provider: string)
         cause,
       },
     );
+  if (provider === "webgpu" && /adapter/i.test(reason))
+    return new LorikeetError("no-webgpu", `Expected a WebGPU adapter, got: ${reason}`, {
+      hint: "install the GPU's Vulkan driver and the Vulkan loader (libvulkan1), or use --device cpu",
+      cause,
+    });
   return new LorikeetError(
     code,
     `Expected ONNX Runtime (${provider}) to ${action}, got: ${reason}`,
