@@ -110,12 +110,14 @@ export async function openSession(model: Model): Promise<Session> {
   };
 }
 
-function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
+/** What ends the answer to `prompt`. */
+export function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
   if (typeof prompt === "string") return { ids: model.tokenizer.specials.stopIds, strings: [] };
   return chatStops(model.chatTemplate, model.tokenizer);
 }
 
-function roomFor(model: Model, promptLength: number, wanted: number): number {
+/** How many tokens of `wanted` fit after a prompt. @throws LorikeetError `empty-prompt`, `context-length` */
+export function roomFor(model: Model, promptLength: number, wanted: number): number {
   const context = Number(model.checkpoint.config["max_position_embeddings"] ?? Infinity);
   if (promptLength === 0)
     throw new LorikeetError("empty-prompt", "Expected a prompt of at least one token, got none");

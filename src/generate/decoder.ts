@@ -1,4 +1,4 @@
-import type { Engine, Program } from "../backends/backend.ts";
+import type { Engine, Program, Tensors } from "../backends/backend.ts";
 import type { Graph } from "../ir/graph.ts";
 import { toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
@@ -27,8 +27,13 @@ const SMALLEST_BUCKET = 64;
  * A decoder on `engine`. Prompts are padded to lengths of 64, 128, 256 …, caches grow in the same steps, and a
  * program is compiled once for each.
  * @param graphFor graph with output `logits` (B, V), taken after the positions `last_rows` (B)
+ * @param more feeds of each run besides these
  */
-export function createDecoder(engine: Engine, graphFor: (shape: DecodeShape) => Graph): Decoder {
+export function createDecoder(
+  engine: Engine,
+  graphFor: (shape: DecodeShape) => Graph,
+  more: () => Tensors = () => ({}),
+): Decoder {
   const programs = new Map<string, Promise<Program>>();
   let cache = { used: 0, lengths: [] as number[], prompts: [] as number[], padded: 0 };
 
@@ -44,6 +49,7 @@ export function createDecoder(engine: Engine, graphFor: (shape: DecodeShape) => 
     const [batch, length] = [rows.length, bucketOf(Math.max(...lengths))];
     const program = await programFor({ batch, length, cacheLength: 0 });
     const { logits } = await program.run({
+      ...more(),
       input_ids: grid(batch, length, (b, t) => rows[b]![t] ?? 0),
       position_ids: grid(batch, length, (_, t) => t),
       last_rows: grid(1, batch, (_, b) => b * length + lengths[b]! - 1, [batch]),
@@ -61,6 +67,7 @@ export function createDecoder(engine: Engine, graphFor: (shape: DecodeShape) => 
       slot < prompts[b]! || (slot >= padded && slot < used);
     const program = await programFor({ batch, length: 1, cacheLength });
     const { logits } = await program.run({
+      ...more(),
       input_ids: grid(batch, 1, (b) => ids[b]!),
       position_ids: grid(batch, 1, (b) => lengths[b]!),
       segments: grid(batch, 1, () => 0),

@@ -41,6 +41,8 @@ export interface TrainPlan {
   readonly tokenRows?: (module: string) => TokenRows | undefined;
   /** Trainable parameters in place of single uses of a weight, by its name in that use. */
   readonly replacements?: ReadonlyMap<string, string>;
+  /** Rank of a bank of adapters: the graph gets the input `adapter_scales` (batch, rank), f32. Not for training. */
+  readonly bankRank?: number;
   /** Recompute each block in the backward pass instead of keeping its activations. */
   readonly checkpointing: boolean;
 }
@@ -73,7 +75,8 @@ export function forwardGraph(
   { batch, length }: { batch: number; length: number },
 ): Graph {
   const model = causalLM(plan.config, { batch, length });
-  return { outputs: { logits: adapted(plan, model.head(model.hidden), undefined) }, gradients: {} };
+  const [logits] = adaptedAll(plan, [model.head(model.hidden)], { batch });
+  return { outputs: { logits: logits! }, gradients: {} };
 }
 
 /** Logits (B, V) after the positions `last_rows` (B) of new tokens, over a cache that they are appended to. */
@@ -85,7 +88,8 @@ export function decodeGraph(
   const last = gatherRows(model.hidden, input("last_rows", [shape.batch], "i64"));
   const fresh = Object.entries(model.present);
   const names = fresh.map(([name]) => name.replace("present.", "past_key_values."));
-  const roots = adaptedAll(plan, [model.head(last), ...fresh.map(([, rows]) => rows)], undefined);
+  const wanted = [model.head(last), ...fresh.map(([, rows]) => rows)];
+  const roots = adaptedAll(plan, wanted, { batch: shape.batch });
   const caches = Object.fromEntries(names.map((name, i) => [name, roots[i + 1]!]));
   return { outputs: { logits: roots[0]! }, gradients: {}, caches };
 }
@@ -104,20 +108,25 @@ function lossOf(
   const model = causalLM(plan.config, { batch, length, hasSegments });
   const logits = model.head(gatherRows(model.hidden, input("loss_rows", [rows], "i64")));
   const loss = crossEntropy(
-    adapted(plan, logits, seed),
+    adaptedAll(plan, [logits], { batch, seed })[0]!,
     input("targets", [rows], "i64"),
     input("loss_weights", [rows]),
   );
   return fuseLoss([loss])[0]!;
 }
 
-/** `root` with the plan's adapters in place and its whole weights made trainable. */
-function adapted(plan: TrainPlan, root: Node, seed: Node | undefined): Node {
-  return adaptedAll(plan, [root], seed)[0]!;
-}
-
-function adaptedAll(plan: TrainPlan, roots: readonly Node[], seed: Node | undefined): Node[] {
-  const inserted = insertLora(roots, plan.sites, { nameOf: peftKey, ...(seed && { seed }) });
+/** `roots` with the plan's adapters in place and its whole weights made trainable. */
+function adaptedAll(
+  plan: TrainPlan,
+  roots: readonly Node[],
+  { batch, seed }: { batch: number; seed?: Node | undefined },
+): Node[] {
+  const rowScales = plan.bankRank && input("adapter_scales", [batch, plan.bankRank]);
+  const inserted = insertLora(roots, plan.sites, {
+    nameOf: peftKey,
+    ...(seed && { seed }),
+    ...(rowScales && { rowScales }),
+  });
   const own = plan.tokenRows ? insertTokenRows(inserted, plan.tokenRows) : inserted;
   const { replacements } = plan;
   const split = replacements ? replaceWeights(own, (use) => replacements.get(use)) : own;
