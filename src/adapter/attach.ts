@@ -44,12 +44,31 @@ export function attach(
   const whole = new Set([...values.keys()].filter((name) => !name.startsWith(PEFT_PREFIX)));
   const tokenRows = tokenRowsOf(adapter, candidates, family);
   return {
-    sites: resolveTargets(adapter.config, candidates, family),
+    sites: withTies(
+      resolveTargets(adapter.config, candidates, family),
+      adapter,
+      candidates,
+      family,
+    ),
     trainsWeight: (name) => whole.has(name),
     ...(tokenRows && { tokenRows }),
     ...(replacements.size > 0 && { replacements }),
     values,
   };
+}
+
+/** `sites` with the head that shares an adapted embedding's matrix, where its ties are to be kept. */
+function withTies(
+  sites: Map<string, LoraSite>,
+  { config }: Adapter,
+  candidates: readonly LoraCandidate[],
+  { head }: FamilyTargets,
+): Map<string, LoraSite> {
+  const shared = candidates.find(({ module }) => module === head)?.weight;
+  const tiedTo = shared?.replace(/\.weight$/, "") ?? head;
+  const site = tiedTo === head ? undefined : sites.get(tiedTo);
+  if (!site || !config.ensureWeightTying) return sites;
+  return new Map([...sites, [head, { ...site, module: head, tiedTo }]]);
 }
 
 /** A matrix that is embedding and head: PEFT replaces one use of it, unless its ties are to be kept. */
