@@ -42,7 +42,7 @@ function section(report: Report): string {
 
 ${steps} steps of ${batchSize} samples of at most ${maxLength} tokens of \`examples/${data}\`. ${machine}. The machine was shared:
 ${load(Math.min(...loads))} to ${load(Math.max(...loads))} processes wanted to run during the measurements (median ${load(median(loads))}), so times are upper
-bounds and differences of a tenth mean nothing. Losses, sizes and counts do not depend on that.
+bounds: equal work differed by up to a factor of two. Losses, sizes and counts do not depend on that.
 
 ${verdicts(report, best)}
 
@@ -52,7 +52,7 @@ ${verdicts(report, best)}
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ${best.map((result) => trainingRow(report, best, result)).join("\n")}
 
-Held-out loss before training: ${best[0]!.evalLosses[0]!.toFixed(3)}. Saved files are f32; peak memory is the largest resident set of the
+${retries(report)}Held-out loss before training: ${best[0]!.evalLosses[0]!.toFixed(3)}. Saved files are f32; peak memory is the largest resident set of the
 process, the runtime and the mapped model (${mega(modelBytes(report))} MB) included.
 
 ### Generation
@@ -92,7 +92,7 @@ function trainingRow(report: Report, best: readonly TrainResult[], result: Train
     result.learningRate,
     after.toFixed(3),
     gain === undefined ? "" : `${gain.toFixed(0)} %`,
-    `${mega(result.fileBytes)} MB (${((100 * result.fileBytes) / modelBytes(report)).toPrecision(2)} % of the model's)`,
+    `${mega(result.fileBytes)} MB (${((100 * result.fileBytes) / modelBytes(report)).toFixed(0)} % of the model's bf16)`,
   ].join(" | ")} |`;
 }
 
@@ -110,4 +110,13 @@ function modelBytes({ inference }: Report): number {
 
 function mega(bytes: number): string {
   return (bytes / 1e6).toPrecision(3);
+}
+
+/** What other learning rates gave. */
+function retries(report: Report): string {
+  const kept = new Set(bestOf(report).map(({ rank, learningRate }) => `${rank} ${learningRate}`));
+  const others = report.training.filter((run) => !kept.has(`${run.rank} ${run.learningRate}`));
+  const texts = others.map(({ rank, learningRate, evalLosses }) => `${rank === "full" ? "every weight" : `rank ${rank}`} at ${learningRate}: ${evalLosses.at(-1)!.toFixed(3)}`); // prettier-ignore
+  if (texts.length === 0) return "";
+  return `Other learning rates: ${texts.join(", ")}. Ranks that are not named here were run with one rate only, so a gap may be partly the rate's.\n\n`;
 }
