@@ -28,7 +28,7 @@ ${reports.map(section).join("\n")}
 ## Again
 
 \`\`\`
-node --import ./scripts/typescript.js bench/promises/run.ts --full
+node --import ./scripts/typescript.js bench/promises/run.ts --full --steps ${first.steps}
 node --import ./scripts/typescript.js bench/promises/page.ts bench/results/promises-storyteller-6m.json
 \`\`\`
 `,

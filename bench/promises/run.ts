@@ -21,7 +21,7 @@ const { values } = parseArgs({
     batch: { type: "string", default: "8" },
     length: { type: "string", default: "256" },
     ranks: { type: "string", default: "1,2,4,8,16,64" },
-    "lora-rates": { type: "string", default: "4e-3,1e-2" },
+    "lora-rates": { type: "string", default: "1e-2,5e-3" },
     "full-rates": { type: "string", default: "1e-3,3e-3" },
     tokens: { type: "string", default: "64" },
     rounds: { type: "string", default: "7" },
