@@ -117,7 +117,7 @@ describe.each(["lora", "rslora", "dora", "patterns", "layers"])(
         const got = toFloat64(await engine.get(key));
         const error = Math.hypot(...toFloat64(value).map((x, j) => x - got[j]!));
         // Adam divides by the gradient's own size, so where it is near zero float32 noise moves a weight by up to a step
-      expect(error, key).toBeLessThan(5e-3 * Math.hypot(...toFloat64(value)));
+        expect(error, key).toBeLessThan(5e-3 * Math.hypot(...toFloat64(value)));
       }
       await engine.dispose();
     });

@@ -75,57 +75,51 @@ function feedsOf(ids: Tensor): Record<string, Tensor> {
 }
 
 // the two small cases here, in float64; test/golden.onnx.test.ts has all five on the default engine
-describe.each(["patterns", "layers"])(
-  "PEFT golden values: %s",
-  (name) => {
-    it("adapter logits, loss and every gradient, with and without checkpointing", async () => {
-      const want = (
-        await decodeSafetensors(await readFile(join(golden, name, "golden.safetensors")))
-      ).tensors;
-      const adapter = await adapterOf(name, "adapter");
-      const { logits, loss, params } = build(adapter);
-      expect(new Set(params.map((param) => param.name))).toEqual(new Set(adapter.tensors.keys()));
-      const result = gradient(loss, params);
-      const again = checkpoint(result.loss, result.gradients);
-      const roots = cse([logits, result.loss, ...result.gradients, again[0]!]);
-      const feeds = feedsOf(want.get("input_ids")!);
-      const values = interpret(
-        roots,
-        (leaf) => feeds[leaf] ?? adapter.tensors.get(leaf) ?? weights.get(leaf)!,
-      );
+describe.each(["patterns", "layers"])("PEFT golden values: %s", (name) => {
+  it("adapter logits, loss and every gradient, with and without checkpointing", async () => {
+    const want = (await decodeSafetensors(await readFile(join(golden, name, "golden.safetensors"))))
+      .tensors;
+    const adapter = await adapterOf(name, "adapter");
+    const { logits, loss, params } = build(adapter);
+    expect(new Set(params.map((param) => param.name))).toEqual(new Set(adapter.tensors.keys()));
+    const result = gradient(loss, params);
+    const again = checkpoint(result.loss, result.gradients);
+    const roots = cse([logits, result.loss, ...result.gradients, again[0]!]);
+    const feeds = feedsOf(want.get("input_ids")!);
+    const values = interpret(
+      roots,
+      (leaf) => feeds[leaf] ?? adapter.tensors.get(leaf) ?? weights.get(leaf)!,
+    );
 
-      const tokens = [...want.get("logit_tokens")!.data].map(Number);
-      const V = logits.shape[1]!;
-      toFloat64(want.get("adapter_logits")!).forEach((value, i) => {
-        const column = tokens[i % tokens.length]!;
-        expect(
-          Math.abs(values[0]!.data[Math.floor(i / tokens.length) * V + column]! - value),
-        ).toBeLessThan(1e-4);
-      });
-      expect(Math.abs(values[1]!.data[0]! - Number(want.get("loss")!.data[0]))).toBeLessThan(1e-5);
-      params.forEach((param, i) => {
-        const got = values[2 + i]!.data;
-        const norm = Number(want.get(`grad_norm.${param.name!}`)!.data[0]);
-        expect(Math.abs(Math.hypot(...got) - norm)).toBeLessThan(1e-4 * norm);
-        const known = want.get(`grad.${param.name!}`);
-        if (!known) return;
-        const error = Math.hypot(...toFloat64(known).map((value, j) => value - got[j]!));
-        expect(error).toBeLessThan(1e-4 * norm);
-      });
-      expect(values.at(-1)!.data).toEqual(values[2]!.data);
-    });
-
-    it("adapter files are written as they were read, byte for byte", async () => {
-      const path = join(golden, name, "adapter");
-      const encoded = encodeAdapter(await adapterOf(name, "adapter"));
-      expect(JSON.parse(encoded.config)).toEqual(
-        JSON.parse(await readFile(join(path, "adapter_config.json"), "utf8")),
-      );
+    const tokens = [...want.get("logit_tokens")!.data].map(Number);
+    const V = logits.shape[1]!;
+    toFloat64(want.get("adapter_logits")!).forEach((value, i) => {
+      const column = tokens[i % tokens.length]!;
       expect(
-        Buffer.from(encoded.weights).equals(
-          await readFile(join(path, "adapter_model.safetensors")),
-        ),
-      ).toBe(true);
+        Math.abs(values[0]!.data[Math.floor(i / tokens.length) * V + column]! - value),
+      ).toBeLessThan(1e-4);
     });
-  },
-);
+    expect(Math.abs(values[1]!.data[0]! - Number(want.get("loss")!.data[0]))).toBeLessThan(1e-5);
+    params.forEach((param, i) => {
+      const got = values[2 + i]!.data;
+      const norm = Number(want.get(`grad_norm.${param.name!}`)!.data[0]);
+      expect(Math.abs(Math.hypot(...got) - norm)).toBeLessThan(1e-4 * norm);
+      const known = want.get(`grad.${param.name!}`);
+      if (!known) return;
+      const error = Math.hypot(...toFloat64(known).map((value, j) => value - got[j]!));
+      expect(error).toBeLessThan(1e-4 * norm);
+    });
+    expect(values.at(-1)!.data).toEqual(values[2]!.data);
+  });
+
+  it("adapter files are written as they were read, byte for byte", async () => {
+    const path = join(golden, name, "adapter");
+    const encoded = encodeAdapter(await adapterOf(name, "adapter"));
+    expect(JSON.parse(encoded.config)).toEqual(
+      JSON.parse(await readFile(join(path, "adapter_config.json"), "utf8")),
+    );
+    expect(
+      Buffer.from(encoded.weights).equals(await readFile(join(path, "adapter_model.safetensors"))),
+    ).toBe(true);
+  });
+});

@@ -19,7 +19,7 @@ export async function loadModel(reference: string, device: DeviceOptions = {}): 
 }
 
 /** The checkpoint that `reference` names, as for `loadModel`. */
-export async function openCheckpoint(reference: string): Promise<Checkpoint> {
+async function openCheckpoint(reference: string): Promise<Checkpoint> {
   if (EMBEDDED_MODELS.includes(reference)) return openFolder(embeddedFolder(reference));
   const info = await stat(reference).catch(() => undefined);
   if (info?.isDirectory()) return openFolder(reference);

@@ -89,11 +89,6 @@ export async function claimOutput(
     await rm(join(folder, name), { recursive: true, force: true });
 }
 
-/** Removes all checkpoints of a run that is complete. */
-export async function removeCheckpoints(folder: string): Promise<void> {
-  for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
-}
-
 async function removeCheckpoint(folder: string, step: number): Promise<void> {
   await rm(join(folder, `checkpoint-${step}`), { recursive: true, force: true });
 }

@@ -47,9 +47,6 @@ export interface TrainPlan {
   readonly checkpointing: boolean;
 }
 
-/** Inputs of a step besides the model's: where losses are taken, of what, with which weights; the dropout seed. */
-export const LOSS_INPUTS = ["loss_rows", "targets", "loss_weights", "dropout_seed"] as const;
-
 /** One forward and backward pass: output `loss` (Σ weight · cross-entropy), a gradient for everything that trains. */
 export function trainingGraph(plan: TrainPlan, shape: StepShape): Graph {
   const drops = [...plan.sites.values()].some((site) => site.dropout > 0);
