@@ -1,7 +1,12 @@
 /**
- * @file One LoRA training step on the GPU with random weights: `node train-step-cuda.js <preset> [layers] [options]`.
- * Prints one JSON line with milliseconds a step, tokens/s, memory, and where the time goes.
+ * @file One LoRA training step on the GPU with random weights: `train-step-cuda <preset> [options]`.
+ * Prints one JSON line with milliseconds a step, tokens/s, memory and, with `--profile`, where the time goes; with
+ * `--peer=python3` (and `--eager`) another for PEFT on the same machine, and how many times faster we are. Options:
+ * `--batch=N --seq=N --rank=N --steps=N --layers=N --checkpointing --quantization=nf4|int8 --deterministic --weights=FILE`.
  */
+import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync, writeSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import type { WeightSource } from "../src/backends/backend.ts";
 import { type CudaEngine, cudaEngine } from "../src/backends/cuda/engine.ts";
 import { topological } from "../src/ir/graph.ts";
@@ -91,25 +96,62 @@ const config = {
   num_hidden_layers: option("layers", Number(preset.config["num_hidden_layers"])),
 };
 
+/** Where weights are read from, as a run reads a checkpoint: `--weights=FILE`, made on the first use. */
+const weightsFile = flags.find((flag) => flag.startsWith("--weights="))?.slice("--weights=".length);
+
+/** The same weights one after another in a file. Returns undefined after writing it: measure in a fresh process. */
+function fileWeights(
+  path: string,
+  shapes: ReadonlyMap<string, readonly number[]>,
+): WeightSource | undefined {
+  const memory = randomWeights(shapes);
+  if (!existsSync(path)) {
+    const file = openSync(path, "w");
+    for (const key of memory.names)
+      writeSync(file, randomWeight(shapes.get(key)!).data as Uint16Array);
+    closeSync(file);
+    return undefined;
+  }
+  const places = new Map<string, { offset: number; length: number }>();
+  let offset = 0;
+  for (const [key, shape] of shapes) {
+    places.set(key, { offset, length: sizeOf(shape) * 2 });
+    offset += sizeOf(shape) * 2;
+  }
+  return {
+    ...memory,
+    get: (key) => ({
+      dtype: "bf16",
+      shape: shapes.get(key)!,
+      bytes: { kind: "file", path, ...places.get(key)! },
+    }),
+  };
+}
+
 /** Weights N(0, 0.02) that repeat one block of random numbers. */
 function randomWeights(shapes: ReadonlyMap<string, readonly number[]>): WeightSource {
-  const random = new Random(1);
-  const block = Uint16Array.from({ length: 1 << 22 }, () => toBf16(0.02 * random.normal()));
-  const ones = toBf16(1);
-  const make = (key: string): Tensor => {
-    const shape = shapes.get(key)!;
-    const data = new Uint16Array(sizeOf(shape));
-    if (shape.length < 2) data.fill(ones);
-    else
-      for (let at = 0; at < data.length; at += block.length)
-        data.set(block.subarray(0, Math.min(block.length, data.length - at)), at);
-    return tensor("bf16", shape, data);
-  };
   return {
     names: [...shapes.keys()],
     get: (key) => ({ dtype: "bf16", shape: shapes.get(key)!, bytes: { kind: "computed" } }),
-    read: (key) => Promise.resolve(make(key)),
+    read: (key) => Promise.resolve(randomWeight(shapes.get(key)!)),
   };
+}
+
+function randomWeight(shape: readonly number[]): Tensor {
+  const values = randomBlock();
+  const data = new Uint16Array(sizeOf(shape));
+  if (shape.length < 2) return tensor("bf16", shape, data.fill(toBf16(1)));
+  for (let at = 0; at < data.length; at += values.length)
+    data.set(values.subarray(0, Math.min(values.length, data.length - at)), at);
+  return tensor("bf16", shape, data);
+}
+
+let block: Uint16Array | undefined;
+
+function randomBlock(): Uint16Array {
+  const random = new Random(1);
+  block ??= Uint16Array.from({ length: 1 << 22 }, () => toBf16(0.02 * random.normal()));
+  return block;
 }
 
 function buildGraph(): {
@@ -191,7 +233,9 @@ const median = (values: readonly number[]): number =>
 const start = performance.now();
 const { loss, parameters, gradients, frozen } = buildGraph();
 const built = performance.now();
-const engine: CudaEngine = cudaEngine(randomWeights(frozen), {
+const source = weightsFile === undefined ? randomWeights(frozen) : fileWeights(weightsFile, frozen);
+if (!source) process.exit(0);
+const engine: CudaEngine = cudaEngine(source, {
   deterministic: flags.includes("--deterministic"),
   ...(quantization && { quantization }),
 });
@@ -216,6 +260,7 @@ const compiled = performance.now();
 const fed = feeds(Number(preset.config["vocab_size"]));
 const losses: number[] = [];
 const walls: number[] = [];
+let firstStep = 0;
 for (let step = 1; step <= steps + 3; step++) {
   const from = performance.now();
   const results = await program.run(fed);
@@ -228,6 +273,7 @@ for (let step = 1; step <= steps + 3; step++) {
     maxGradNorm: 1,
   });
   walls.push(performance.now() - from);
+  firstStep ||= performance.now();
   losses.push(Number(results["loss"]!.data[0]));
 }
 const ms = median(walls.slice(3));
@@ -253,8 +299,40 @@ console.log(
     arenaGiB: Number((program.arenaBytes / 2 ** 30).toFixed(2)),
     weightsGiB: Number((engine.memory().weights / 2 ** 30).toFixed(2)),
     graphMs: Math.round(built - start),
+    firstStepMs: Math.round(firstStep),
     compileMs: Math.round(compiled - built),
     losses: losses.map((value) => Number(value.toFixed(4))),
     ...(profile && { profile }),
   }),
 );
+
+const peer = flags.find((flag) => flag.startsWith("--peer="))?.slice("--peer=".length);
+if (peer !== undefined) {
+  await program.dispose();
+  await engine.dispose();
+  const script = fileURLToPath(new URL("./peer/peft_train.py", import.meta.url));
+  const common = [
+    script,
+    "--device",
+    "cuda",
+    "--model",
+    name,
+    "--batch",
+    String(batch),
+    "--seq",
+    String(length),
+    "--rank",
+    String(rank),
+  ];
+  const shared = [...common, ...(isCheckpointed ? ["--checkpointing"] : [])];
+  for (const extra of flags.includes("--eager") ? [[], ["--compile"]] : [["--compile"]]) {
+    const { stdout, stderr } = spawnSync(peer, [...shared, ...extra], { encoding: "utf8" });
+    const line = stdout.trim().split("\n").at(-1) ?? "";
+    if (!line.startsWith("{")) {
+      console.log(`peer failed: ${stderr.slice(-600)}`);
+      continue;
+    }
+    const result = JSON.parse(line) as { ms: number; peak_gib: number; compile: boolean };
+    console.log(JSON.stringify({ ...result, ratio: Number((result.ms / ms).toFixed(2)) }));
+  }
+}

@@ -15,7 +15,7 @@ const table = {
   "backends/reference": ["ops", "passes", "backends/backend", "backends/caches"],
   "backends/onnx": ["passes", "formats", "backends/backend", "backends/caches"],
   "backends/cuda": ["passes", "backends/backend", "backends/caches"],
-  adapter: ["passes", "formats"],
+  adapter: ["passes", "formats", "backends/backend"],
   diffusion: ["models", "data", "adapter", "backends/backend"],
   layers: ["adapter", "backends/reference"],
   train: ["models", "data", "adapter", "diffusion", "backends/backend"],

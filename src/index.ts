@@ -14,6 +14,13 @@ export { LoraLinear, type LoraLinearOptions } from "./layers/lora-linear.ts";
 export { type Message, type Role } from "./data/message.ts";
 export { type SamplingOptions } from "./generate/sampling.ts";
 export { type TrainEvent } from "./train/events.ts";
+export {
+  type AdapterChoice,
+  type AdapterPrompt,
+  type Adapters,
+  type AdaptersOptions,
+  openAdapters,
+} from "./api/adapters.ts";
 export { loadAdapterFolder as loadAdapter, saveAdapter } from "./host/adapter-files.ts";
 export { type DeviceOptions } from "./api/open-engine.ts";
 export { EMBEDDED_MODELS, loadModel } from "./api/load-model.ts";

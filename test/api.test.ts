@@ -19,6 +19,7 @@ test("the package exports these names; a change here is a change of the public A
       "lora",
       "merge",
       "mergeToGguf",
+      "openAdapters",
       "openSession",
       "saveAdapter",
       "tensor",

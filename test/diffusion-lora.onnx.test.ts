@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import type { Adapter } from "../src/adapter/adapter.ts";
 import { adapterFromDiffusers } from "../src/adapter/formats/diffusers.ts";
 import { adapterFromKohya } from "../src/adapter/formats/kohya.ts";
 import { attachImageAdapter } from "../src/adapter/image-adapter.ts";

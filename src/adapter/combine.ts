@@ -17,17 +17,18 @@ import type { Dense } from "./linear-algebra.ts";
 import { lora, type LoraConfig } from "./lora-config.ts";
 import { siteOf } from "./targets.ts";
 
-const mixes = {
+type MixName = "linear" | "ties" | "dare_linear" | "dare_ties" | "magnitude_prune";
+
+const mixes: Readonly<Record<MixName, Mix>> = {
   linear: { prune: "none", electsSign: false },
   ties: { prune: "magnitude", electsSign: true },
   dare_linear: { prune: "random", electsSign: false },
   dare_ties: { prune: "random", electsSign: true },
   magnitude_prune: { prune: "magnitude", electsSign: false },
-} as const satisfies Record<string, Mix>;
+};
 
-/** Ways to combine, by PEFT's names; `svd` is `linear_svd`. */
-export type CombinationType =
-  "cat" | "svd" | keyof typeof mixes | `${Exclude<keyof typeof mixes, "linear">}_svd`;
+/** Ways to combine, by PEFT's names. */
+export type CombinationType = "cat" | "svd" | MixName | `${Exclude<MixName, "linear">}_svd`;
 
 /** How adapters are combined. */
 export interface CombineOptions {
@@ -120,7 +121,7 @@ function factorsOf(
 ): { a: Dense; b: Dense } {
   if (type === "cat") return concatenate(parts);
   const { density = 1, majoritySignMethod: majoritySign = "total", seed = 0 } = options;
-  const mix = mixes[(type === "svd" ? "linear" : type.replace(/_svd$/, "")) as keyof typeof mixes];
+  const mix = mixes[(type === "svd" ? "linear" : type.replace(/_svd$/, "")) as MixName];
   const optionsOf = (side: "A" | "B" | "delta"): MixOptions => {
     const random = parts.map(({ adapter }) =>
       new Random(seed).fork(`${module} ${side} ${adapter}`),

@@ -1,4 +1,5 @@
-import type { Adapter } from "../adapter/adapter.ts";
+import { type Adapter, peftKey } from "../adapter/adapter.ts";
+import { initialPart } from "../adapter/init/initial-part.ts";
 import { keyOf, parameterOf } from "../adapter/attach.ts";
 import { initialTensor } from "../adapter/init.ts";
 import type { LoraConfig } from "../adapter/lora-config.ts";
@@ -152,12 +153,31 @@ async function setParameters(
   const given = new Map(
     [...(start?.tensors ?? [])].map(([key, value]) => [parameterOf(key), value]),
   );
+  const norms = start ? new Map<string, Tensor>() : await doraStart(model, run, plan);
   for (const { name, shape } of trainableParameters(plan)) {
     const known = given.get(name!);
-    const value = known ?? (await firstValue(model, run, name!, shape));
+    const value = known ?? norms.get(name!) ?? (await firstValue(model, run, name!, shape));
     await engine.set(name!, convert(value, "f32"));
   }
   for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
+}
+
+/** First values of the layers that DoRA adapts, by parameter: their magnitudes are norms of the base's weights. */
+async function doraStart(
+  model: Model,
+  { lora, config }: ResolvedRun,
+  plan: TrainPlan,
+): Promise<Map<string, Tensor>> {
+  const values = new Map<string, Tensor>();
+  for (const candidate of model.layers) {
+    const site = plan.sites.get(candidate.module);
+    if (!site?.useDora) continue;
+    const weight = await model.checkpoint.weights.read(candidate.weight);
+    const nameOf = (part: string): string => peftKey(candidate.module, part);
+    const { tensors } = initialPart(lora, { candidate, site, weight, seed: config.seed, nameOf });
+    for (const [part, value] of Object.entries(tensors)) values.set(nameOf(part), value);
+  }
+  return values;
 }
 
 async function firstValue(

@@ -119,13 +119,25 @@ export function decodeGraph(
   return { outputs: { pixels: prefixWeights([pixels], "vae.")[0]! }, gradients: {} };
 }
 
-/** Every layer of the UNet and the text encoders that LoRA can attach to, named `unet.…`, `text_encoder.…`. */
-export function pipelineLayers(configs: PipelineConfigs): LoraCandidate[] {
+/** Results that together need every weight of the pipeline, at the smallest sizes. */
+export function pipelineRoots(configs: PipelineConfigs): Node[] {
+  const factor = 2 ** ((configs.vae["block_out_channels"] as readonly number[]).length - 1);
+  const size = { batch: 1, height: factor, width: factor };
+  const images = [encodeGraph(configs, size), decodeGraph(configs, size)];
+  return [...adaptableRoots(configs), ...images.flatMap(({ outputs }) => Object.values(outputs))];
+}
+
+function adaptableRoots(configs: PipelineConfigs): Node[] {
   const smallest = 2 ** (levelsOf(configs) - 1);
   const shape = { batch: 1, height: smallest, width: smallest, length: 1 };
   const text = textCondition(configs, shape);
   const output = denoised(configs, text, shape);
-  return loraCandidates([output, text.hidden, ...(text.pooled ? [text.pooled] : [])]);
+  return [output, text.hidden, ...(text.pooled ? [text.pooled] : [])];
+}
+
+/** Every layer of the UNet and the text encoders that LoRA can attach to, named `unet.…`, `text_encoder.…`. */
+export function pipelineLayers(configs: PipelineConfigs): LoraCandidate[] {
+  return loraCandidates(adaptableRoots(configs));
 }
 
 /** Resolutions of the UNet. */

@@ -42,7 +42,14 @@ describe("sampleToken", () => {
   it("makes tokens that occurred less likely, whatever the sign of their logit", () => {
     const options = { repetitionPenalty: 2 };
     expect(sampleToken(logits, [1], options, new Random(5))).toBe(3);
-    expect(sampleToken(logits.map((x) => x - 10), [1], options, new Random(5))).toBe(3);
+    expect(
+      sampleToken(
+        logits.map((x) => x - 10),
+        [1],
+        options,
+        new Random(5),
+      ),
+    ).toBe(3);
   });
   it("gives the same tokens for the same seed", () => {
     const draw = (): number[] => {

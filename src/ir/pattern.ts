@@ -10,11 +10,6 @@ export function of(op: { readonly rules: Rules }, ...inputs: Pattern[]): Pattern
   return { op: op.rules, inputs };
 }
 
-/** `pattern`, capturing its own node as `name` too. */
-export function captured(name: string, pattern: Exclude<Pattern, string>): Pattern {
-  return { ...pattern, as: name };
-}
-
 /** The nodes that `pattern` captures at `node`, or undefined. A name used twice must capture the same node. */
 export function match(pattern: Pattern, node: Node): Record<string, Node> | undefined {
   const captures: Record<string, Node> = {};

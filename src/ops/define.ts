@@ -102,11 +102,6 @@ export function defineOp<
   return Object.assign(call, { rules });
 }
 
-/** `node` on other inputs, with its shape inferred again. */
-export function withInputs(node: Node, inputs: readonly Node[]): Node {
-  return { ...node, inputs };
-}
-
 function isAttrs(value: unknown): boolean {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !("op" in value);
 }

@@ -1,7 +1,7 @@
-import type { OnnxEmitter, OnnxValue } from "../ir/rules.ts";
 import { hash32 } from "../tensor/random.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { defineOp, type Op } from "./define.ts";
+import { randomDrop } from "./random-drop.ts";
 
 /**
  * 0 with probability `p`, else 1/(1−p). Element i is dropped when hash32(hash32(seed, stream), i) < p·2³²: the
@@ -19,14 +19,8 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
         hash32(key, i) < threshold ? 0 : 1 / (1 - p),
       );
     },
-    onnx(emit, { seed, shape, p, stream }) {
-      const word = (value: number): OnnxValue =>
-        emit.node("Cast", [int(emit, value)], { to: UINT32 });
-      const range = emit.node("Range", [int(emit, 0), int(emit, sizeOf(shape)), int(emit, 1)]);
-      const counters = emit.node("Cast", [range], { to: UINT32 });
-      const key = emitHash(emit, emit.node("Cast", [seed], { to: UINT32 }), word(stream));
-      const bits = emitHash(emit, key, emit.node("Reshape", [counters, emit.ints(shape)]));
-      const isDropped = emit.node("Less", [bits, word(Math.ceil(p * 2 ** 32))]);
+    onnx(emit, { seed, p, node }) {
+      const isDropped = randomDrop.rules.onnx!(emit, node, [seed])!;
       return emit.node("Where", [isDropped, emit.scalar(0), emit.scalar(1 / (1 - p))]);
     },
     cases: [
@@ -53,22 +47,3 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
     ],
   },
 );
-
-const UINT32 = 12;
-
-function int(emit: OnnxEmitter, value: number): OnnxValue {
-  return emit.constant({ dtype: "i64", shape: [], data: BigInt64Array.of(BigInt(value)) });
-}
-
-/** `hash32` on uint32 values that broadcast. */
-function emitHash(emit: OnnxEmitter, key: OnnxValue, counter: OnnxValue): OnnxValue {
-  const word = (value: number): OnnxValue => emit.node("Cast", [int(emit, value)], { to: UINT32 });
-  const xor = (a: OnnxValue, b: OnnxValue): OnnxValue => emit.node("BitwiseXor", [a, b]);
-  const fold = (x: OnnxValue, bits: number): OnnxValue =>
-    xor(x, emit.node("BitShift", [x, word(bits)], { direction: "RIGHT" }));
-  const mix = (x: OnnxValue): OnnxValue => {
-    const once = emit.node("Mul", [fold(x, 16), word(0x7feb352d)]);
-    return fold(emit.node("Mul", [fold(once, 15), word(0x846ca68b)]), 16);
-  };
-  return mix(xor(mix(xor(counter, emit.node("Mul", [key, word(0x9e3779b9)]))), key));
-}

@@ -9,6 +9,7 @@ import { neg } from "../ops/neg.ts";
 import { relu } from "../ops/relu.ts";
 import { reshape } from "../ops/reshape.ts";
 import { rmsNorm } from "../ops/rms-norm.ts";
+import { select } from "../ops/select.ts";
 import { sigmoid } from "../ops/sigmoid.ts";
 import { silu } from "../ops/silu.ts";
 import { slice } from "../ops/slice.ts";
@@ -16,7 +17,7 @@ import { swiglu } from "../ops/swiglu.ts";
 
 /** Ops that cost one pass over memory, about as much as reading a kept result from it. */
 const cheap: ReadonlySet<Rules> = new Set(
-  [gelu, layerNorm, mul, neg, relu, reshape, rmsNorm, sigmoid, silu, slice, swiglu].map(
+  [gelu, layerNorm, mul, neg, relu, reshape, rmsNorm, select, sigmoid, silu, slice, swiglu].map(
     (op) => op.rules,
   ),
 );
@@ -27,22 +28,33 @@ const cheap: ReadonlySet<Rules> = new Set(
  */
 export function rematerialize(outputs: readonly Node[], gradients: readonly Node[]): Node[] {
   const forward = new Set(topological(outputs));
-  const order = topological(gradients);
   const kept = new Set<Node>();
-  for (const node of order)
+  for (const node of topological(gradients))
     if (!forward.has(node))
       for (const input of node.inputs) if (forward.has(input)) kept.add(input);
   const again = new Map<Node, Node>();
-  for (const node of order) {
-    if (!kept.has(node) || !cheap.has(node.op) || node.phase) continue;
-    const isFree = node.inputs.every(
-      (input) => input.inputs.length === 0 || kept.has(input) || again.has(input),
-    );
-    if (!isFree) continue;
+  for (const node of neededAgain(topological(outputs), kept)) {
     const inputs = node.inputs.map((input) => again.get(input) ?? input);
     again.set(node, { ...node, inputs, phase: "recompute" });
   }
   return rewrite(gradients, (node, original) =>
     forward.has(original) ? (again.get(original) ?? original) : node,
   );
+}
+
+/** Those of `order` to be computed again: what is kept and needs only kept values, and what lies between, if cheap. */
+function neededAgain(order: readonly Node[], kept: ReadonlySet<Node>): Node[] {
+  const free = new Set<Node>();
+  for (const node of order) {
+    const isAtHand = (input: Node): boolean =>
+      input.inputs.length === 0 || kept.has(input) || free.has(input);
+    if (cheap.has(node.op) && !node.phase && node.inputs.every(isAtHand)) free.add(node);
+  }
+  const needed = new Set<Node>();
+  for (const node of order.toReversed())
+    if (free.has(node) && (kept.has(node) || needed.has(node))) {
+      needed.add(node);
+      for (const input of node.inputs) if (free.has(input)) needed.add(input);
+    }
+  return order.filter((node) => needed.has(node));
 }

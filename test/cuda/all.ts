@@ -7,4 +7,11 @@ import { checks as ops } from "./ops.ts";
 import { checks as quantize } from "./quantize.ts";
 import { checks as skinny } from "./skinny.ts";
 
-export const allChecks: readonly Check[] = [...attention, ...ops, ...quantize, ...skinny, ...decode, ...golden];
+export const allChecks: readonly Check[] = [
+  ...attention,
+  ...ops,
+  ...quantize,
+  ...skinny,
+  ...decode,
+  ...golden,
+];

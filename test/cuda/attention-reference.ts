@@ -22,7 +22,13 @@ export function referenceAttention(
     for (let d = 0; d < D; d++) sum += a[i + d]! * b[j + d]!;
     return sum;
   };
-  const addTo = (out: Float64Array, i: number, factor: number, from: Float64Array, j: number): void => {
+  const addTo = (
+    out: Float64Array,
+    i: number,
+    factor: number,
+    from: Float64Array,
+    j: number,
+  ): void => {
     for (let d = 0; d < D; d++) out[i + d]! += factor * from[j + d]!;
   };
   for (let b = 0; b < B; b++)

@@ -1,5 +1,9 @@
 /** @file Checks of attention against float64 loops: head sizes, grouped heads, masks, packed segments, strided rows. */
-import { type Attention, type AttentionSpec, flashAttention } from "../../src/backends/cuda/attention.ts";
+import {
+  type Attention,
+  type AttentionSpec,
+  flashAttention,
+} from "../../src/backends/cuda/attention.ts";
 import { cudnnAttention, isCudnnSuited } from "../../src/backends/cuda/attention-cudnn.ts";
 import type { Device } from "../../src/backends/cuda/device.ts";
 import { openCudnn } from "../../src/backends/cuda/ffi/cudnn.ts";
@@ -7,14 +11,33 @@ import { toFloat64 } from "../../src/tensor/convert.ts";
 import { Random } from "../../src/tensor/random.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { referenceAttention } from "./attention-reference.ts";
-import { type Check, download, expectClose, poisoned, randomTensor, release, Skipped, upload } from "./check.ts";
+import {
+  type Check,
+  download,
+  expectClose,
+  poisoned,
+  randomTensor,
+  release,
+  Skipped,
+  upload,
+} from "./check.ts";
 
 /** bf16 operands and probabilities: 2^-9 each. */
 const LIMIT = { bf16: 1.2e-2, f16: 2e-3 } as const;
 
 type Options = Partial<AttentionSpec> & { readonly packed?: boolean; readonly seed?: number };
 
-function spec({ B = 2, T = 70, S = T, H = 4, Hk = 2, D = 64, dtype = "bf16", causal = true, window = 0 }: Options): AttentionSpec {
+function spec({
+  B = 2,
+  T = 70,
+  S = T,
+  H = 4,
+  Hk = 2,
+  D = 64,
+  dtype = "bf16",
+  causal = true,
+  window = 0,
+}: Options): AttentionSpec {
   return { B, T, S, H, Hk, D, dtype, causal, window, scale: 1 / Math.sqrt(D) };
 }
 
@@ -39,11 +62,23 @@ export function checkAttention(device: Device, attention: Attention, options: Op
       const token = Math.floor(i / (Hk * D));
       return rows[(2 * token + which) * Hk * D + (i % (Hk * D))]!;
     });
-  const segments = options.packed ? ([segmentIds(B, T, S), segmentIds(B, S, S)] as const) : undefined;
-  const expected = referenceAttention(spec(options), [toFloat64(q), part(0), part(1), toFloat64(dout)], segments);
+  const segments = options.packed
+    ? ([segmentIds(B, T, S), segmentIds(B, S, S)] as const)
+    : undefined;
+  const expected = referenceAttention(
+    spec(options),
+    [toFloat64(q), part(0), part(1), toFloat64(dout)],
+    segments,
+  );
   const strides = { q: H * D, k: 2 * Hk * D, v: 2 * Hk * D, o: H * D };
   const forward = attention.forward(strides);
-  const backward = attention.backward({ ...strides, dout: H * D, dq: H * D, dk: 2 * Hk * D, dv: 2 * Hk * D });
+  const backward = attention.backward({
+    ...strides,
+    dout: H * D,
+    dq: H * D,
+    dk: 2 * Hk * D,
+    dv: 2 * Hk * D,
+  });
   const at = {
     q: upload(device, q),
     kv: upload(device, kv),
@@ -66,15 +101,22 @@ export function checkAttention(device: Device, attention: Attention, options: Op
   const limit = LIMIT[dtype];
   const dkv = toFloat64(download(device, at.dkv, dtype, kv.shape));
   const split = (which: number): Float64Array =>
-    Float64Array.from({ length: B * S * Hk * D }, (_, i) => dkv[(2 * Math.floor(i / (Hk * D)) + which) * Hk * D + (i % (Hk * D))]!);
-  const asTensor = (data: Float64Array): ReturnType<typeof tensor> => tensor("f64", [data.length], data);
+    Float64Array.from(
+      { length: B * S * Hk * D },
+      (_, i) => dkv[(2 * Math.floor(i / (Hk * D)) + which) * Hk * D + (i % (Hk * D))]!,
+    );
+  const asTensor = (data: Float64Array): ReturnType<typeof tensor> =>
+    tensor("f64", [data.length], data);
   const report = [
     expectClose("o", download(device, at.o, dtype, q.shape), expected.o, limit),
     expectClose("dq", download(device, at.dq, dtype, q.shape), expected.dq, limit),
     expectClose("dk", asTensor(split(0)), expected.dk, limit),
     expectClose("dv", asTensor(split(1)), expected.dv, limit),
   ].join(", ");
-  release(device, Object.values(at).filter((address) => address !== 0));
+  release(
+    device,
+    Object.values(at).filter((address) => address !== 0),
+  );
   return report;
 }
 
@@ -111,7 +153,8 @@ function checkCudnn(device: Device, options: Options): string {
   } catch (error) {
     throw new Skipped(error instanceof Error ? error.message : String(error));
   }
-  if (!isCudnnSuited(spec(options), device, version)) throw new Skipped(`not with cuDNN ${version} on this GPU`);
+  if (!isCudnnSuited(spec(options), device, version))
+    throw new Skipped(`not with cuDNN ${version} on this GPU`);
   return checkAttention(device, cudnnAttention(device, spec(options)), options);
 }
 

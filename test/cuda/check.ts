@@ -8,7 +8,7 @@ import { decodeSafetensors } from "../../src/formats/safetensors.ts";
 import type { HfConfig } from "../../src/models/config.ts";
 import { convert, toFloat64 } from "../../src/tensor/convert.ts";
 import { allocate, BYTES, type DType } from "../../src/tensor/dtype.ts";
-import { Random } from "../../src/tensor/random.ts";
+import { type Random } from "../../src/tensor/random.ts";
 import { sizeOf, type Shape } from "../../src/tensor/shape.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 
@@ -30,7 +30,8 @@ export function randomTensor(random: Random, shape: Shape, dtype: DType = "f32")
 /** Copies `value` to new device memory. */
 export function upload(device: Device, value: Tensor): number {
   const at = allocateDevice(device, value.data.byteLength, "a check");
-  if (value.data.byteLength > 0) device.driver.call.cuMemcpyHtoD_v2(at, value.data, value.data.byteLength);
+  if (value.data.byteLength > 0)
+    device.driver.call.cuMemcpyHtoD_v2(at, value.data, value.data.byteLength);
   return at;
 }
 
@@ -61,7 +62,12 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
 }
 
 /** Throws unless the relative error of `actual` is at most `limit`; returns it as text. */
-export function expectClose(what: string, actual: Tensor, expected: ArrayLike<number>, limit: number): string {
+export function expectClose(
+  what: string,
+  actual: Tensor,
+  expected: ArrayLike<number>,
+  limit: number,
+): string {
   const values = toFloat64(actual);
   const error = relativeError(values, expected);
   if (error <= limit) return `${what} ${error.toExponential(1)}`;

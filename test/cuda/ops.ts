@@ -33,15 +33,24 @@ async function checkCase(rules: Rules, test: OpCase, seed: number): Promise<stri
   engine ??= cudaEngine(noWeights, { precision: "f32" });
   const { node, floats, feeds } = buildCase(rules, test, seed);
   const random = new Random(seed + 7);
-  const weights = tensor("f64", node.shape, Float64Array.from({ length: sizeOf(node.shape) }, () => random.uniform() - 0.5));
+  const weights = tensor(
+    "f64",
+    node.shape,
+    Float64Array.from({ length: sizeOf(node.shape) }, () => random.uniform() - 0.5),
+  );
   const outputs: Record<string, Node> = { y: node };
   if (test.noGradient === undefined && floats.length > 0) {
     const product = mul(node, input("seed weights", node.shape));
     const loss = node.shape.length > 0 ? reduceSum(product, { axes: axesOf(node.shape) }) : product;
-    gradient(loss, floats).gradients.forEach((each, i) => (outputs[`d ${floats[i]!.name!}`] = each));
+    gradient(loss, floats).gradients.forEach(
+      (each, i) => (outputs[`d ${floats[i]!.name!}`] = each),
+    );
   }
   const all = { ...feeds, "seed weights": weights };
-  const expected = interpret(Object.values(outputs), (name) => all[name as keyof typeof all] as never);
+  const expected = interpret(
+    Object.values(outputs),
+    (name) => all[name as keyof typeof all],
+  );
   const program = await engine.compile({ outputs, gradients: {} });
   const actual = await program.run(all);
   await program.dispose();

@@ -6,19 +6,24 @@ import { Random } from "../../src/tensor/random.ts";
 import { type Check, download, expectClose, poisoned, randomTensor, upload } from "./check.ts";
 
 const NF4 = [
-  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0,
-  0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+  -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+  -0.18477343022823334, -0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725,
+  0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+  0.7229568362236023, 1,
 ];
 
 const nearest = (table: ArrayLike<number>, x: number): number => {
   let best = 0;
-  for (let i = 1; i < table.length; i++) if (Math.abs(table[i]! - x) < Math.abs(table[best]! - x)) best = i;
+  for (let i = 1; i < table.length; i++)
+    if (Math.abs(table[i]! - x) < Math.abs(table[best]! - x)) best = i;
   return table[best]!;
 };
 
 /** bitsandbytes' 4-bit normal floats with double quantization, as loops. */
 function referenceNf4(x: Float32Array): Float64Array {
-  const scales = Array.from({ length: x.length / 64 }, (_, b) => Math.max(...x.subarray(b * 64, (b + 1) * 64).map(Math.abs)));
+  const scales = Array.from({ length: x.length / 64 }, (_, b) =>
+    Math.max(...x.subarray(b * 64, (b + 1) * 64).map(Math.abs)),
+  );
   const mean = scales.reduce((sum, scale) => sum + scale, 0) / scales.length;
   const map = dynamicMap();
   const decoded = scales.map((scale, i) => {
@@ -26,28 +31,46 @@ function referenceNf4(x: Float32Array): Float64Array {
     const factor = Math.max(...group.map((each) => Math.abs(each - mean)));
     return nearest(map, (scale - mean) / factor) * factor + mean;
   });
-  return Float64Array.from(x, (value, i) => nearest(NF4, value / scales[Math.floor(i / 64)]!) * decoded[Math.floor(i / 64)]!);
+  return Float64Array.from(
+    x,
+    (value, i) => nearest(NF4, value / scales[Math.floor(i / 64)]!) * decoded[Math.floor(i / 64)]!,
+  );
 }
 
 function referenceInt8(x: Float32Array, columns: number): Float64Array {
   return Float64Array.from(x, (value, i) => {
-    const row = x.subarray(Math.floor(i / columns) * columns, (Math.floor(i / columns) + 1) * columns);
+    const row = x.subarray(
+      Math.floor(i / columns) * columns,
+      (Math.floor(i / columns) + 1) * columns,
+    );
     const scale = Math.max(...row.map(Math.abs)) / 127;
     return Math.round(value / scale) * scale;
   });
 }
 
-function checkKind(device: Device, kind: "nf4" | "int8", [rows, columns]: readonly [number, number]): string {
+function checkKind(
+  device: Device,
+  kind: "nf4" | "int8",
+  [rows, columns]: readonly [number, number],
+): string {
   const source = randomTensor(new Random(rows), [rows, columns]);
   const ld = columns + 64;
   const at = upload(device, source);
   const out = poisoned(device, "f32", [rows, ld]);
   const quantizer = openQuantizer(device, kind, "f32");
   const weight = quantizer.encode(at, rows, columns);
-  const target = { ...newValue([rows, columns], "f32"), region: { bytes: rows * ld * 4, address: out, isPlanned: false }, cols: columns, ld };
+  const target = {
+    ...newValue([rows, columns], "f32"),
+    region: { bytes: rows * ld * 4, address: out, isPlanned: false },
+    cols: columns,
+    ld,
+  };
   weight.decode(target);
   const raw = download(device, out, "f32", [rows, ld]).data as Float32Array;
-  const data = Float32Array.from({ length: rows * columns }, (_, i) => raw[Math.floor(i / columns) * ld + (i % columns)]!);
+  const data = Float32Array.from(
+    { length: rows * columns },
+    (_, i) => raw[Math.floor(i / columns) * ld + (i % columns)]!,
+  );
   const values = source.data as Float32Array;
   const expected = kind === "nf4" ? referenceNf4(values) : referenceInt8(values, columns);
   const got = { dtype: "f32", shape: [rows, columns], data } as const;
@@ -57,7 +80,13 @@ function checkKind(device: Device, kind: "nf4" | "int8", [rows, columns]: readon
 }
 
 export const checks: readonly Check[] = (["nf4", "int8"] as const).flatMap((kind) =>
-  ([[8, 64], [33, 192], [128, 1024]] as const).map((shape) => ({
+  (
+    [
+      [8, 64],
+      [33, 192],
+      [128, 1024],
+    ] as const
+  ).map((shape) => ({
     name: `quantize ${kind} [${shape.join(", ")}]`,
     run: (device: Device) => checkKind(device, kind, shape),
   })),

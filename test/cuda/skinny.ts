@@ -20,12 +20,23 @@ function checkRows(device: Device, T: number, N: number, Ks: readonly [number, n
   const ws = Ks.map((K) => randomTensor(random, [N, K], "bf16"));
   const [xAt, wAt] = [upload(device, x), ws.map((w) => upload(device, w))];
   const out = poisoned(device, "bf16", [T, ldo]);
-  const kernel = loadModule(device, ["skinny"], { SHORT: N, USE_F16: 0 }).kernel("skinny_rows", `${TABLES}iii`);
+  const kernel = loadModule(device, ["skinny"], { SHORT: N, USE_F16: 0 }).kernel(
+    "skinny_rows",
+    `${TABLES}iii`,
+  );
   const pointers = [xAt, xAt + K0 * 2, 0, 0, ...wAt, 0, 0, out, out + N * 2, 0, 0];
-  kernel.launch([Math.ceil(T / 32), 2], 256, [...pointers, K0, K1, 0, 0, K0, K1, 0, 0, T, ldx, ldo], 8 * 32 * N * 4);
+  kernel.launch(
+    [Math.ceil(T / 32), 2],
+    256,
+    [...pointers, K0, K1, 0, 0, K0, K1, 0, 0, T, ldx, ldo],
+    8 * 32 * N * 4,
+  );
   const xs = toFloat64(x);
   const wide = toFloat64(download(device, out, "bf16", [T, ldo]));
-  const got = Float64Array.from({ length: T * 2 * N }, (_, i) => wide[Math.floor(i / (2 * N)) * ldo + (i % (2 * N))]!);
+  const got = Float64Array.from(
+    { length: T * 2 * N },
+    (_, i) => wide[Math.floor(i / (2 * N)) * ldo + (i % (2 * N))]!,
+  );
   const expected = Float64Array.from(got, (_, i) => {
     const [t, n, part] = [Math.floor(i / (2 * N)), i % N, Math.floor((i % (2 * N)) / N)];
     const w = toFloat64(ws[part]!);
@@ -37,23 +48,52 @@ function checkRows(device: Device, T: number, N: number, Ks: readonly [number, n
 }
 
 /** Two parts: out_i (F, N), or (N, F) when `isFlipped`, += 0.5 · xᵀ·g; run twice, so that counters must be reset. */
-function checkTokens(device: Device, T: number, N: number, options: { Fs: readonly [number, number]; splits: number; isFlipped: boolean }): string {
+function checkTokens(
+  device: Device,
+  T: number,
+  N: number,
+  options: { Fs: readonly [number, number]; splits: number; isFlipped: boolean },
+): string {
   const { Fs, splits, isFlipped } = options;
   const random = new Random(T * N);
   const ldx = Fs[0] + Fs[1];
   const x = randomTensor(random, [T, ldx], "bf16");
   const g = randomTensor(random, [T, 2 * N], "bf16");
   const start = Fs.map((F) => randomTensor(random, [F, N]));
-  const [xAt, gAt, outs] = [upload(device, x), upload(device, g), start.map((each) => upload(device, each))];
+  const [xAt, gAt, outs] = [
+    upload(device, x),
+    upload(device, g),
+    start.map((each) => upload(device, each)),
+  ];
   const blocks = Fs.map((F) => Math.ceil(F / 64));
   const total = blocks[0]! + blocks[1]!;
   const scratch = allocateDevice(device, 4096 + total * splits * 64 * N * 4, "a check");
   fillZero(device, scratch, 4096);
-  const kernel = loadModule(device, ["skinny"], { SHORT: N, USE_F16: 0 }).kernel("skinny_tokens", `${TABLES}iiiiiifpp`);
+  const kernel = loadModule(device, ["skinny"], { SHORT: N, USE_F16: 0 }).kernel(
+    "skinny_tokens",
+    `${TABLES}iiiiiifpp`,
+  );
   const pointers = [xAt, xAt + Fs[0] * 2, 0, 0, gAt, gAt + N * 2, 0, 0, ...outs, 0, 0];
   const [strideF, strideN] = isFlipped ? [1, Fs[0]] : [N, 1];
   for (let run = 0; run < 2; run++) {
-    const sizes = [...Fs, 0, 0, 0, blocks[0]!, 0, 0, 2, T, ldx, 2 * N, strideF, strideN, 0.5, scratch + 4096, scratch];
+    const sizes = [
+      ...Fs,
+      0,
+      0,
+      0,
+      blocks[0]!,
+      0,
+      0,
+      2,
+      T,
+      ldx,
+      2 * N,
+      strideF,
+      strideN,
+      0.5,
+      scratch + 4096,
+      scratch,
+    ];
     kernel.launch([total, splits], 128, [...pointers, ...sizes], 4 * 64 * (72 + N + 8) * 2);
   }
   const [xs, gs] = [toFloat64(x), toFloat64(g)];
@@ -62,22 +102,40 @@ function checkTokens(device: Device, T: number, N: number, options: { Fs: readon
     const expected = Float64Array.from({ length: F * N }, (_, i) => {
       const [f, n] = isFlipped ? [i % F, Math.floor(i / F)] : [Math.floor(i / N), i % N];
       let sum = 0;
-      for (let t = 0; t < T; t++) sum += xs[t * ldx + part * Fs[0] + f]! * gs[t * 2 * N + part * N + n]!;
+      for (let t = 0; t < T; t++)
+        sum += xs[t * ldx + part * Fs[0] + f]! * gs[t * 2 * N + part * N + n]!;
       return before[i]! + sum; // 0.5, twice
     });
-    return expectClose(`tokens ${part}`, download(device, outs[part]!, "f32", [F * N]), expected, 1e-5);
+    return expectClose(
+      `tokens ${part}`,
+      download(device, outs[part]!, "f32", [F * N]),
+      expected,
+      1e-5,
+    );
   }).join(", ");
 }
 
 export const checks: readonly Check[] = [
-  ...([[32, 16, [64, 320]], [45, 48, [576, 32]], [100, 64, [96, 512]], [1, 8, [32, 64]]] as const).map(([T, N, Ks]) => ({
+  ...(
+    [
+      [32, 16, [64, 320]],
+      [45, 48, [576, 32]],
+      [100, 64, [96, 512]],
+      [1, 8, [32, 64]],
+    ] as const
+  ).map(([T, N, Ks]) => ({
     name: `skinny rows T ${T} N ${N} K ${Ks.join(" ")}`,
     run: (device: Device) => checkRows(device, T, N, Ks),
   })),
-  ...([[64, 16, [64, 128], 1, false], [200, 48, [192, 192], 3, true], [333, 16, [72, 40], 2, false], [70, 8, [64, 64], 2, true]] as const).map(
-    ([T, N, Fs, splits, isFlipped]) => ({
-      name: `skinny tokens T ${T} N ${N} F ${Fs.join(" ")} in ${splits}${isFlipped ? " flipped" : ""}`,
-      run: (device: Device) => checkTokens(device, T, N, { Fs, splits, isFlipped }),
-    }),
-  ),
+  ...(
+    [
+      [64, 16, [64, 128], 1, false],
+      [200, 48, [192, 192], 3, true],
+      [333, 16, [72, 40], 2, false],
+      [70, 8, [64, 64], 2, true],
+    ] as const
+  ).map(([T, N, Fs, splits, isFlipped]) => ({
+    name: `skinny tokens T ${T} N ${N} F ${Fs.join(" ")} in ${splits}${isFlipped ? " flipped" : ""}`,
+    run: (device: Device) => checkTokens(device, T, N, { Fs, splits, isFlipped }),
+  })),
 ];

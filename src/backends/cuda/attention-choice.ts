@@ -22,11 +22,17 @@ const LIMIT = 2e-2;
  * @param isDeterministic only kernels that give the same bits at every run
  * @param isSegmented the mask depends on segment ids
  */
-export function chooseAttention(device: Device, spec: AttentionSpec, isSegmented: boolean, isDeterministic: boolean): Attention {
+export function chooseAttention(
+  device: Device,
+  spec: AttentionSpec,
+  isSegmented: boolean,
+  isDeterministic: boolean,
+): Attention {
   const own = flashAttention(device, spec);
   if (isSegmented || isDeterministic) return own;
   try {
-    if (!isCudnnSuited(spec, device, openCudnn().version) || !testCudnn(device, spec).passed) return own;
+    if (!isCudnnSuited(spec, device, openCudnn().version) || !testCudnn(device, spec).passed)
+      return own;
     return cudnnAttention(device, spec);
   } catch {
     return own; // no cuDNN here: our own kernels do everything
@@ -34,16 +40,33 @@ export function chooseAttention(device: Device, spec: AttentionSpec, isSegmented
 }
 
 /** Runs a small problem of the kind of `spec` through cuDNN and our own kernels; once a kind. */
-export function testCudnn(device: Device, { H, Hk, D, causal, dtype }: AttentionSpec): AttentionTest {
+export function testCudnn(
+  device: Device,
+  { H, Hk, D, causal, dtype }: AttentionSpec,
+): AttentionTest {
   const key = [device.info.index, H / Hk, D, causal, dtype].join();
   const known = tests.get(key);
   if (known) return known;
   const heads = Math.max(1, H / Hk);
-  const spec: AttentionSpec = { B: 1, T: 128, S: 128, H: heads, Hk: 1, D, causal, window: 0, scale: 1 / Math.sqrt(D), dtype };
+  const spec: AttentionSpec = {
+    B: 1,
+    T: 128,
+    S: 128,
+    H: heads,
+    Hk: 1,
+    D,
+    causal,
+    window: 0,
+    scale: 1 / Math.sqrt(D),
+    dtype,
+  };
   let test: AttentionTest;
   try {
     const difference = compare(device, spec);
-    test = { passed: difference <= LIMIT, detail: `relative difference ${difference.toExponential(1)}` };
+    test = {
+      passed: difference <= LIMIT,
+      detail: `relative difference ${difference.toExponential(1)}`,
+    };
   } catch (error) {
     test = { passed: false, detail: error instanceof Error ? error.message : String(error) };
   }
@@ -53,11 +76,17 @@ export function testCudnn(device: Device, { H, Hk, D, causal, dtype }: Attention
 
 /** Largest relative difference of o, dq, dk and dv between cuDNN and our own kernels. */
 function compare(device: Device, spec: AttentionSpec): number {
-  const [first, second] = [cudnnAttention(device, spec), flashAttention(device, spec)].map((attention) => run(device, spec, attention));
+  const [first, second] = [cudnnAttention(device, spec), flashAttention(device, spec)].map(
+    (attention) => run(device, spec, attention),
+  );
   return Math.max(...first!.map((values, i) => relative(values, second![i]!)));
 }
 
-function run(device: Device, { T, H, D, dtype }: AttentionSpec, attention: Attention): Float32Array[] {
+function run(
+  device: Device,
+  { T, H, D, dtype }: AttentionSpec,
+  attention: Attention,
+): Float32Array[] {
   const random = new Random(5);
   const [wide, narrow] = [T * H * D, T * D];
   const addresses: number[] = [];
@@ -75,9 +104,22 @@ function run(device: Device, { T, H, D, dtype }: AttentionSpec, attention: Atten
   const forward = attention.forward(strides);
   const backward = attention.backward({ ...strides, dout: H * D, dq: H * D, dk: D, dv: D });
   const [q, k, v, dout] = [fed(wide), fed(narrow), fed(narrow), fed(wide)] as const;
-  const [o, dq, dk, dv] = [allocate(wide * 2), allocate(wide * 2), allocate(narrow * 2), allocate(narrow * 2)] as const;
+  const [o, dq, dk, dv] = [
+    allocate(wide * 2),
+    allocate(wide * 2),
+    allocate(narrow * 2),
+    allocate(narrow * 2),
+  ] as const;
   const scratch = allocate(Math.max(forward.scratchBytes, backward.scratchBytes));
-  const buffers = { q, k, v, o, lse: allocate(H * T * 4), segments: { queries: 0, keys: 0 }, scratch };
+  const buffers = {
+    q,
+    k,
+    v,
+    o,
+    lse: allocate(H * T * 4),
+    segments: { queries: 0, keys: 0 },
+    scratch,
+  };
   forward.enqueue(buffers);
   backward.enqueue({ ...buffers, dout, dq, dk, dv });
   const results = [o, dq, dk, dv].map((at, i) => {

@@ -102,13 +102,25 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
       scratchBytes: 0,
       enqueue({ q, k, v, o, lse, segments }) {
         const values = [q, k, v, segments.queries, segments.keys, o, lse, ...shapeOf(strides)];
-        forward.launch([Math.ceil(T / (64 * tiles)), H, B], 128, values, (64 * tiles + 128) * row + 256);
+        forward.launch(
+          [Math.ceil(T / (64 * tiles)), H, B],
+          128,
+          values,
+          (64 * tiles + 128) * row + 256,
+        );
       },
     }),
     backward: (strides) => ({
       scratchBytes: B * H * T * 4,
       enqueue({ q, k, v, o, dout, dq, dk, dv, lse, scratch, segments }) {
-        const sizes = [...shapeOf(strides), strides.dout, strides.dq, strides.dk, strides.dv, spec.scale];
+        const sizes = [
+          ...shapeOf(strides),
+          strides.dout,
+          strides.dq,
+          strides.dk,
+          strides.dv,
+          spec.scale,
+        ];
         delta.launch([Math.ceil((B * T * H) / 4)], 128, [o, dout, scratch, ...sizes]);
         const inputs = [q, k, v, segments.queries, segments.keys, lse, scratch, dout];
         const shared = 4 * 64 * row + 3 * 256;

@@ -27,9 +27,16 @@ export function cacheStore(device: Device): CacheStore {
   const caches = new Map<string, Cache>();
   let version = 0;
 
-  function reserve(name: string, batch: number, slots: number, inner: number, storage: Storage): Cache {
+  function reserve(
+    name: string,
+    batch: number,
+    slots: number,
+    inner: number,
+    storage: Storage,
+  ): Cache {
     const known = caches.get(name);
-    if (known && known.batch === batch && known.inner === inner && known.capacity >= slots) return known;
+    if (known && known.batch === batch && known.inner === inner && known.capacity >= slots)
+      return known;
     const capacity = Math.max(SMALLEST, 2 ** Math.ceil(Math.log2(slots)));
     const row = inner * STORAGE_BYTES[storage];
     const address = allocateDevice(device, batch * capacity * row, "key/value caches");

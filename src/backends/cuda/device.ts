@@ -31,7 +31,10 @@ export function deviceInfo(index: number): DeviceInfo {
   const count = out32[0]!;
   if (index >= count)
     throw new LorikeetError("cuda-device", `Expected GPU ${index}, the driver shows ${count}`, {
-      hint: count > 0 ? `Use --device cuda:0 to cuda:${count - 1}.` : "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
+      hint:
+        count > 0
+          ? `Use --device cuda:0 to cuda:${count - 1}.`
+          : "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
     });
   call.cuDeviceGet(out32, index);
   const device = out32[0]!;

@@ -6,7 +6,9 @@ import { cacheStore } from "./cache-store.ts";
 import { allocateDevice, type Device, openDevice, freeDevice } from "./device.ts";
 import { gemmPlanner } from "./gemm.ts";
 import { fillZero } from "./memory.ts";
+import { loadModule } from "./kernels.ts";
 import type { Precision } from "./plan/graph.ts";
+import { STORAGE_BYTES } from "./plan/value.ts";
 import { SKINNY } from "./plan/skinny.ts";
 import type { AttentionChoice } from "./plan/special-units.ts";
 import { type Arena, compileProgram, type CudaProgram } from "./program.ts";
@@ -45,9 +47,17 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
   const weights = weightStore(device, source, options.quantization);
   const skinny = allocateDevice(device, SKINNY.bytes, "partial sums");
   fillZero(device, skinny, SKINNY.bytes);
-  const parts = { skinny, device, state, weights, gemms: gemmPlanner(device), caches: cacheStore(device) };
-  const arena = growingArena(device);
-  const attention: AttentionChoice = (spec, isSegmented) => chooseAttention(device, spec, isSegmented, deterministic);
+  const parts = {
+    skinny,
+    device,
+    state,
+    weights,
+    gemms: gemmPlanner(device),
+    caches: cacheStore(device),
+  };
+  const arena = growingArena(device, precision);
+  const attention: AttentionChoice = (spec, isSegmented) =>
+    chooseAttention(device, spec, isSegmented, deterministic);
   return {
     name: "cuda",
     device,
@@ -70,8 +80,9 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
   };
 }
 
-function growingArena(device: Device): Arena {
+function growingArena(device: Device, precision: Precision): Arena {
   let [address, size] = [0, 0];
+  const fill = loadModule(device, ["rows"], { T: precision, S: "f32" }).kernel("fill_random", "pl");
   return {
     get address() {
       return address;
@@ -87,6 +98,8 @@ function growingArena(device: Device): Arena {
       [address, size] = [0, 0];
       address = allocateDevice(device, wanted, "activations of a program");
       size = wanted;
+      // algorithms are timed on this memory
+      fill.launch([1024], 256, [address, Math.floor(size / STORAGE_BYTES[precision])]);
     },
   };
 }

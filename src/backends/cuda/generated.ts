@@ -15,7 +15,8 @@ export interface KernelCollection extends GeneratedKernels {
 export function collectKernels(device: Device): KernelCollection {
   const texts = new Map<string, { name: string; parameters: number }>();
   const compiled = new Map<string, Kernel>();
-  const sourceOf = (): string => [...texts].map(([body, { name }]) => `KERNEL ${name}${body}`).join("\n");
+  const sourceOf = (): string =>
+    [...texts].map(([body, { name }]) => `KERNEL ${name}${body}`).join("\n");
   return {
     get source() {
       return sourceOf();
@@ -23,7 +24,8 @@ export function collectKernels(device: Device): KernelCollection {
     unit(name, kernel, stores): Unit {
       const { body, parameters, grid, threads } = kernel;
       const known = texts.get(body);
-      const id = known?.name ?? `fused_${createHash("sha256").update(body).digest("hex").slice(0, 12)}`;
+      const id =
+        known?.name ?? `fused_${createHash("sha256").update(body).digest("hex").slice(0, 12)}`;
       texts.set(body, { name: id, parameters: parameters.length });
       const written = stores.map(({ value }) => value);
       const accumulated = stores.filter(({ accumulate }) => accumulate).map(({ value }) => value);
@@ -40,7 +42,8 @@ export function collectKernels(device: Device): KernelCollection {
     compile() {
       if (texts.size === 0) return;
       const module = loadModule(device, [], {}, sourceOf());
-      for (const { name, parameters } of texts.values()) compiled.set(name, module.kernel(name, "p".repeat(parameters)));
+      for (const { name, parameters } of texts.values())
+        compiled.set(name, module.kernel(name, "p".repeat(parameters)));
     },
   };
 }

@@ -19,7 +19,12 @@ export interface Kernel {
    * @param values parameters in order; pointers are addresses
    * @param sharedBytes dynamic shared memory of a block
    */
-  launch(grid: readonly [number, number?, number?], threads: number, values: readonly number[], sharedBytes?: number): void;
+  launch(
+    grid: readonly [number, number?, number?],
+    threads: number,
+    values: readonly number[],
+    sharedBytes?: number,
+  ): void;
 }
 
 /** Compiled device code. */
@@ -29,7 +34,8 @@ export interface Module {
 }
 
 const MAX_SHARED_ATTRIBUTE = 8;
-const read = (file: string): string => readFileSync(new URL(`./kernels/${file}.cu`, import.meta.url), "utf8");
+const read = (file: string): string =>
+  readFileSync(new URL(`./kernels/${file}.cu`, import.meta.url), "utf8");
 let packed: { parameters: NativeMemory; extra: BigUint64Array; size: BigUint64Array } | undefined;
 
 /**
@@ -58,13 +64,18 @@ export function loadModule(
 
 /** Folder of compiled kernels: LORIKEET_CACHE, else XDG_CACHE_HOME or ~/.cache, then lorikeet/cuda. */
 export function cacheFolder(): string {
-  const root = process.env["LORIKEET_CACHE"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "lorikeet");
+  const root =
+    process.env["LORIKEET_CACHE"] ??
+    join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "lorikeet");
   return join(root, "cuda");
 }
 
 function cached(text: string, options: readonly string[], name: string): Uint8Array {
   const compiler = openCompiler();
-  const key = createHash("sha256").update([compiler.version, ...options, text].join("\0")).digest("hex").slice(0, 32);
+  const key = createHash("sha256")
+    .update([compiler.version, ...options, text].join("\0"))
+    .digest("hex")
+    .slice(0, 32);
   const path = join(cacheFolder(), `${key}.cubin`);
   try {
     return readFileSync(path);
@@ -91,12 +102,15 @@ function makeKernel(device: Device, module: bigint, name: string, parameters: st
   const { call } = device.driver;
   call.cuModuleGetFunction(out64, module, name);
   const handle = out64[0]!;
-  let optedIn = 48 << 10;
+  let optedIn = 32 << 10; // below the 48 KiB that need no permission, as static arrays count too
   return {
     name,
     launch(grid, threads, values, sharedBytes = 0) {
       if (values.length !== parameters.length)
-        throw new LorikeetError("cuda-launch", `Expected ${parameters.length} parameters for ${name}, got ${values.length}`);
+        throw new LorikeetError(
+          "cuda-launch",
+          `Expected ${parameters.length} parameters for ${name}, got ${values.length}`,
+        );
       if (sharedBytes > optedIn) {
         call.cuFuncSetAttribute(handle, MAX_SHARED_ATTRIBUTE, sharedBytes);
         optedIn = sharedBytes;
@@ -113,7 +127,13 @@ function pack(parameters: string, values: readonly number[]): BigUint64Array {
   if (!packed) {
     const memory = allocateNative(4096);
     const size = new BigUint64Array(memory.buffer, 4088, 1);
-    const extra = BigUint64Array.of(1n, BigInt(memory.address), 2n, BigInt(memory.address + 4088), 0n);
+    const extra = BigUint64Array.of(
+      1n,
+      BigInt(memory.address),
+      2n,
+      BigInt(memory.address + 4088),
+      0n,
+    );
     packed = { parameters: memory, extra, size };
   }
   const view = new DataView(packed.parameters.buffer);

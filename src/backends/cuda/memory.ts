@@ -14,7 +14,11 @@ export function allocatePinned(device: Device, bytes: number): PinnedMemory {
   const { call } = device.driver;
   call.cuMemHostAlloc(out64, Math.max(bytes, 8), 0);
   const address = Number(out64[0]);
-  return { address, buffer: viewNative(address, Math.max(bytes, 8)), dispose: () => void call.cuMemFreeHost(address) };
+  return {
+    address,
+    buffer: viewNative(address, Math.max(bytes, 8)),
+    dispose: () => void call.cuMemFreeHost(address),
+  };
 }
 
 /** Copies `data` to the device. Blocks until the bytes are read. */

@@ -5,7 +5,14 @@ import { toFloat32, toFloat64 } from "../../tensor/convert.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Program, Tensors } from "../backend.ts";
-import { allocateDevice, type CapturedGraph, capture, type Device, timeOnDevice, freeDevice } from "./device.ts";
+import {
+  allocateDevice,
+  type CapturedGraph,
+  capture,
+  type Device,
+  timeOnDevice,
+  freeDevice,
+} from "./device.ts";
 import { collectKernels } from "./generated.ts";
 import { allocatePinned, type PinnedMemory, writeDevice } from "./memory.ts";
 import { type BuiltPlan, buildPlan } from "./plan/build.ts";
@@ -168,7 +175,8 @@ function writeInputs({ places, pinned }: Transfer, feeds: Tensors): void {
         "feed",
         `Expected a feed ${name} of shape ${formatShape(value.shape)}, got ${feed ? formatShape(feed.shape) : "none"}`,
       );
-    if (value.storage === "f32") new Float32Array(pinned.buffer, offset, value.size).set(toFloat32(feed));
+    if (value.storage === "f32")
+      new Float32Array(pinned.buffer, offset, value.size).set(toFloat32(feed));
     else new Int32Array(pinned.buffer, offset, value.size).set(integers(feed));
   }
 }
@@ -180,18 +188,29 @@ function integers(feed: Tensor): ArrayLike<number> {
 function readOutputs({ places, pinned }: Transfer): Record<string, Tensor> {
   const results: Record<string, Tensor> = {};
   for (const [name, { value, offset }] of places)
-    results[name] = tensor("f32", value.shape, new Float32Array(pinned.buffer, offset, value.size).slice());
+    results[name] = tensor(
+      "f32",
+      value.shape,
+      new Float32Array(pinned.buffer, offset, value.size).slice(),
+    );
   return results;
 }
 
-function profile(device: Device, units: readonly Unit[]): { name: string; count: number; milliseconds: number }[] {
+function profile(
+  device: Device,
+  units: readonly Unit[],
+): { name: string; count: number; milliseconds: number }[] {
   const kinds = [...new Set(units.map(({ name }) => name))];
   return kinds.map((name) => {
     const own = units.filter((unit) => unit.name === name);
     const graph = capture(device, () => {
       for (const unit of own) unit.enqueue();
     });
-    const times = Array.from({ length: 4 }, () => timeOnDevice(device, () => { graph.launch(); }));
+    const times = Array.from({ length: 4 }, () =>
+      timeOnDevice(device, () => {
+        graph.launch();
+      }),
+    );
     graph.dispose();
     return { name, count: own.length, milliseconds: Math.min(...times) };
   });

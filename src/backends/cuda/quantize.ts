@@ -60,10 +60,17 @@ function nf4Quantizer(device: Device, module: Loaded): Quantizer {
     encode(source, rows, columns) {
       const blocks = (rows * columns) / BLOCK;
       const groups = Math.ceil(blocks / GROUP);
-      const sizes = [(rows * columns) / 2, blocks, groups * 4, 4].map((size) => Math.ceil(size / 256) * 256);
+      const sizes = [(rows * columns) / 2, blocks, groups * 4, 4].map(
+        (size) => Math.ceil(size / 256) * 256,
+      );
       const bytes = sizes.reduce((sum, size) => sum + size, 0);
       let next = allocateDevice(device, bytes, "quantized weights");
-      const [codes, scaleCodes, factors, offset] = sizes.map((size) => (next += size) - size) as [number, number, number, number];
+      const [codes, scaleCodes, factors, offset] = sizes.map((size) => (next += size) - size) as [
+        number,
+        number,
+        number,
+        number,
+      ];
       const scales = allocateDevice(device, blocks * 4, "quantizing weights");
       quantize.launch([Math.ceil(blocks / 8)], 256, [source, codes, scales, blocks]);
       mean.launch([1], 512, [scales, offset, blocks]);
@@ -73,7 +80,17 @@ function nf4Quantizer(device: Device, module: Loaded): Quantizer {
       return {
         bytes,
         decode(target) {
-          const values = [codes, scaleCodes, factors, offset, map, addressOf(target), rows, columns, target.ld];
+          const values = [
+            codes,
+            scaleCodes,
+            factors,
+            offset,
+            map,
+            addressOf(target),
+            rows,
+            columns,
+            target.ld,
+          ];
           decode.launch([gridFor(rows * columns)], 256, values);
         },
       };
@@ -95,7 +112,14 @@ function int8Quantizer(device: Device, module: Loaded): Quantizer {
       return {
         bytes,
         decode(target) {
-          decode.launch([gridFor(rows * columns)], 256, [codes, scales, addressOf(target), rows, columns, target.ld]);
+          decode.launch([gridFor(rows * columns)], 256, [
+            codes,
+            scales,
+            addressOf(target),
+            rows,
+            columns,
+            target.ld,
+          ]);
         },
       };
     },

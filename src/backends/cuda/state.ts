@@ -93,7 +93,16 @@ export function trainableState(device: Device, precision: Precision): TrainableS
     const bucket: Bucket = { size, arrays, slots: [], tables: undefined };
     buckets.push(bucket);
     fresh.forEach(({ name, shape }, i) => {
-      const slot: Slot = { name, shape, size: sizeOf(shape), bucket, start: starts[i]!, copy: undefined, transposed: undefined, hasGradient: false };
+      const slot: Slot = {
+        name,
+        shape,
+        size: sizeOf(shape),
+        bucket,
+        start: starts[i]!,
+        copy: undefined,
+        transposed: undefined,
+        hasGradient: false,
+      };
       bucket.slots.push(slot);
       slots.set(name, slot);
       for (const part of PARTS) {
@@ -105,7 +114,10 @@ export function trainableState(device: Device, precision: Precision): TrainableS
   }
 
   function find(name: string): { slot: Slot; part: Part } | undefined {
-    const part = PARTS.slice(1).find((suffix) => name.endsWith(suffix) && slots.has(name.slice(0, -suffix.length))) ?? "";
+    const part =
+      PARTS.slice(1).find(
+        (suffix) => name.endsWith(suffix) && slots.has(name.slice(0, -suffix.length)),
+      ) ?? "";
     const slot = slots.get(part === "" ? name : name.slice(0, -part.length));
     return slot && { slot, part };
   }
@@ -118,7 +130,10 @@ export function trainableState(device: Device, precision: Precision): TrainableS
     }
     const { slot, part } = found;
     if (value.data.length !== slot.size)
-      throw new LorikeetError("shape", `Expected ${slot.size} elements for ${name} [${slot.shape.join(", ")}], got [${value.shape.join(", ")}]`);
+      throw new LorikeetError(
+        "shape",
+        `Expected ${slot.size} elements for ${name} [${slot.shape.join(", ")}], got [${value.shape.join(", ")}]`,
+      );
     device.driver.call.cuStreamSynchronize(device.stream);
     writeDevice(device, slot.bucket.arrays[part] + slot.start * 4, toFloat32(value));
     if (part === "" && slot.bucket.tables) launchCopies(slot.bucket);
@@ -139,7 +154,11 @@ export function trainableState(device: Device, precision: Precision): TrainableS
   function stored(name: string, part: "" | ".grad"): Value {
     const slot = slots.get(name)!;
     const value = newValue(slot.shape, "f32");
-    value.region = { bytes: slot.size * 4, address: slot.bucket.arrays[part] + slot.start * 4, isPlanned: false };
+    value.region = {
+      bytes: slot.size * 4,
+      address: slot.bucket.arrays[part] + slot.start * 4,
+      isPlanned: false,
+    };
     return value;
   }
 
@@ -153,19 +172,34 @@ export function trainableState(device: Device, precision: Precision): TrainableS
   }
 
   function launchCopies({ arrays, tables }: Bucket): void {
-    if (tables!.count > 0) kernels.copy.launch([tables!.count], 256, [arrays[""], tables!.segments, tables!.blocks]);
+    if (tables!.count > 0)
+      kernels.copy.launch([tables!.count], 256, [arrays[""], tables!.segments, tables!.blocks]);
   }
 
   function enqueueUpdate(): void {
     const { call } = device.driver;
     call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, 32, device.stream);
     buckets.forEach(({ arrays, size }, i) => {
-      kernels.squares.launch([NORM_BLOCKS], 256, [arrays[".grad"], sums + i * NORM_BLOCKS * 4, size]);
+      kernels.squares.launch([NORM_BLOCKS], 256, [
+        arrays[".grad"],
+        sums + i * NORM_BLOCKS * 4,
+        size,
+      ]);
     });
     kernels.norm.launch([1], 256, [sums, norm, buckets.length * NORM_BLOCKS]);
     for (const { arrays, tables } of buckets) {
       const { "": p, ".grad": g, ".exp_avg": m, ".exp_avg_sq": v } = arrays;
-      if (tables!.count > 0) kernels.adamw.launch([tables!.count], 256, [p, g, m, v, tables!.segments, tables!.blocks, hyper, norm]);
+      if (tables!.count > 0)
+        kernels.adamw.launch([tables!.count], 256, [
+          p,
+          g,
+          m,
+          v,
+          tables!.segments,
+          tables!.blocks,
+          hyper,
+          norm,
+        ]);
     }
     call.cuMemcpyDtoHAsync_v2(pinned.address + 32, norm, 4, device.stream);
   }
@@ -177,7 +211,16 @@ export function trainableState(device: Device, precision: Precision): TrainableS
       refresh();
     }
     const { learningRate, betas, eps, weightDecay, maxGradNorm } = step;
-    settings.set([learningRate, betas[0], betas[1], eps, weightDecay, 1 - betas[0] ** step.step, 1 - betas[1] ** step.step, maxGradNorm]);
+    settings.set([
+      learningRate,
+      betas[0],
+      betas[1],
+      eps,
+      weightDecay,
+      1 - betas[0] ** step.step,
+      1 - betas[1] ** step.step,
+      maxGradNorm,
+    ]);
     graph ??= capture(device, enqueueUpdate);
     graph.launch();
     await device.settled();
@@ -196,7 +239,10 @@ export function trainableState(device: Device, precision: Precision): TrainableS
     transposedOf(name) {
       const slot = slots.get(name)!;
       const [rows, columns] = slot.shape as [number, number];
-      slot.transposed ??= { ...ownCopy(device, { ...slot, shape: [columns, rows] }, slot.copy!.storage), factor: slot.copy!.factor };
+      slot.transposed ??= {
+        ...ownCopy(device, { ...slot, shape: [columns, rows] }, slot.copy!.storage),
+        factor: slot.copy!.factor,
+      };
       return slot.transposed;
     },
     expectGradient: (name) => void (slots.get(name)!.hasGradient = true),
@@ -212,7 +258,11 @@ export function trainableState(device: Device, precision: Precision): TrainableS
 
 function ownCopy(device: Device, slot: Slot, storage: Storage): Value {
   const value = newValue(slot.shape, storage);
-  value.region = { bytes: value.region.bytes, address: allocateDevice(device, value.region.bytes, `a copy of ${slot.name}`), isPlanned: false };
+  value.region = {
+    bytes: value.region.bytes,
+    address: allocateDevice(device, value.region.bytes, `a copy of ${slot.name}`),
+    isPlanned: false,
+  };
   return value;
 }
 
@@ -243,5 +293,9 @@ function tablesOf(device: Device, bucket: Bucket, scales: string): Bucket["table
   };
   const old = bucket.tables;
   if (old) for (const address of [old.segments, old.blocks]) freeDevice(device, address);
-  return { segments: upload(segments), blocks: upload(Int32Array.from(blocks)), count: blocks.length / 2 };
+  return {
+    segments: upload(segments),
+    blocks: upload(Int32Array.from(blocks)),
+    count: blocks.length / 2,
+  };
 }

@@ -8,7 +8,13 @@ import type { WeightSource } from "../backend.ts";
 import { allocateDevice, type Device, freeDevice } from "./device.ts";
 import { type Kernel, loadModule } from "./kernels.ts";
 import { allocatePinned, fillZero } from "./memory.ts";
-import { isQuantizable, openQuantizer, type Quantization, type QuantizedWeight, type Quantizer } from "./quantize.ts";
+import {
+  isQuantizable,
+  openQuantizer,
+  type Quantization,
+  type QuantizedWeight,
+  type Quantizer,
+} from "./quantize.ts";
 import { addressOf, newValue, STORAGE_BYTES, type Storage, type Value } from "./plan/value.ts";
 
 /** Weights below each other as one matrix, with room for adapters at its right and bottom. */
@@ -36,10 +42,17 @@ export interface WeightStore {
   /** Whether blocks of this weight are kept quantized. */
   isQuantized(name: string, shape: Shape): boolean;
   /** Places weights that are not placed yet as one block, or finds the block that they are; undefined when they lie apart. */
-  placeBlock(names: readonly string[], shapes: readonly Shape[], storage: Storage, border: number): WeightBlock | undefined;
+  placeBlock(
+    names: readonly string[],
+    shapes: readonly Shape[],
+    storage: Storage,
+    border: number,
+  ): WeightBlock | undefined;
   /** Reads every placed weight that is not on the device yet. */
   load(): Promise<void>;
   readonly bytes: number;
+  /** Weights are quantized: memory matters more than time. */
+  readonly isLean: boolean;
 }
 
 const STAGING = 64 << 20;
@@ -49,10 +62,19 @@ function storageOf(blocks: ReadonlyMap<string, WeightBlock>, name: string): Stor
 }
 
 /** Loads a weight in float32 and encodes it. */
-async function quantizeWeight(loader: Loader, source: WeightSource, name: string, quantizer: Quantizer): Promise<QuantizedWeight> {
+async function quantizeWeight(
+  loader: Loader,
+  source: WeightSource,
+  name: string,
+  quantizer: Quantizer,
+): Promise<QuantizedWeight> {
   const [rows, columns] = source.get(name).shape as [number, number];
   const value = newValue([rows, columns], "f32");
-  value.region = { bytes: value.region.bytes, address: allocateDevice(loader.device, value.region.bytes, `quantizing ${name}`), isPlanned: false };
+  value.region = {
+    bytes: value.region.bytes,
+    address: allocateDevice(loader.device, value.region.bytes, `quantizing ${name}`),
+    isPlanned: false,
+  };
   await loadWeight(loader, source, name, value);
   const weight = quantizer.encode(value.region.address, rows, columns);
   freeDevice(loader.device, value.region.address);
@@ -62,7 +84,11 @@ async function quantizeWeight(loader: Loader, source: WeightSource, name: string
 /** Weights that quantization leaves alone, as bitsandbytes does: embeddings and output heads. */
 const FULL = /(^|\.)(lm_head|embed_tokens|embed_out|wte|wpe|score|classifier)\./;
 
-export function weightStore(device: Device, source: WeightSource, quantization?: Quantization): WeightStore {
+export function weightStore(
+  device: Device,
+  source: WeightSource,
+  quantization?: Quantization,
+): WeightStore {
   const placed = new Map<string, Value>();
   const blocks = new Map<string, WeightBlock>();
   const missing = new Set<string>();
@@ -76,6 +102,7 @@ export function weightStore(device: Device, source: WeightSource, quantization?:
   };
 
   return {
+    isLean: quantization !== undefined,
     get bytes() {
       return bytes;
     },
@@ -83,12 +110,17 @@ export function weightStore(device: Device, source: WeightSource, quantization?:
       const known = placed.get(name);
       if (known) return known;
       const value = newValue(shape, storage);
-      value.region = { bytes: value.region.bytes, address: allocate(value.region.bytes, name), isPlanned: false };
+      value.region = {
+        bytes: value.region.bytes,
+        address: allocate(value.region.bytes, name),
+        isPlanned: false,
+      };
       placed.set(name, value);
       missing.add(name);
       return value;
     },
-    isQuantized: (name, [rows = 0, columns = 0]) => quantization !== undefined && !FULL.test(name) && isQuantizable(rows, columns),
+    isQuantized: (name, [rows = 0, columns = 0]) =>
+      quantization !== undefined && !FULL.test(name) && isQuantizable(rows, columns),
     placeBlock(names, shapes, storage, border) {
       const key = names.join("\n");
       const known = blocks.get(key);
@@ -101,12 +133,25 @@ export function weightStore(device: Device, source: WeightSource, quantization?:
       const ld = columns + border;
       const fixed = (shape: Shape, what: string): Value => {
         const value = newValue(shape, storage);
-        value.region = { bytes: value.region.bytes, address: allocate(value.region.bytes, what), isPlanned: false };
+        value.region = {
+          bytes: value.region.bytes,
+          address: allocate(value.region.bytes, what),
+          isPlanned: false,
+        };
         if (border > 0) fillZero(device, value.region.address, value.region.bytes);
         return value;
       };
-      const matrix = isCoded ? undefined : { ...fixed([rows + border, ld], names[0]!), cols: ld, ld };
-      const part = (value: Value, shape: Shape, offset: number): Value => ({ ...value, shape, size: sizeOf(shape), offset, cols: shape[1]!, ld });
+      const matrix = isCoded
+        ? undefined
+        : { ...fixed([rows + border, ld], names[0]!), cols: ld, ld };
+      const part = (value: Value, shape: Shape, offset: number): Value => ({
+        ...value,
+        shape,
+        size: sizeOf(shape),
+        offset,
+        cols: shape[1]!,
+        ld,
+      });
       let row = 0;
       for (const [i, name] of names.entries()) {
         const shape = shapes[i]!;
@@ -118,7 +163,9 @@ export function weightStore(device: Device, source: WeightSource, quantization?:
       }
       const block: WeightBlock = {
         ...{ names, matrix, ld, rows, columns, border },
-        a: matrix ? part(matrix, [border, columns], rows * ld) : fixed([border, columns], "adapters"),
+        a: matrix
+          ? part(matrix, [border, columns], rows * ld)
+          : fixed([border, columns], "adapters"),
         b: matrix ? part(matrix, [rows, border], columns) : fixed([rows, border], "adapters"),
         decode(target) {
           let first = 0;
@@ -155,7 +202,13 @@ export function weightStore(device: Device, source: WeightSource, quantization?:
 interface Loader {
   readonly device: Device;
   /** Sends `bytes` of pinned staging memory that `fill` writes, converts them to rows of `to` from `row` on. */
-  send(dtype: DType, to: Value, first: number, count: number, fill: (target: Uint8Array) => void): void;
+  send(
+    dtype: DType,
+    to: Value,
+    first: number,
+    count: number,
+    fill: (target: Uint8Array) => void,
+  ): void;
   dispose(): void;
 }
 
@@ -168,7 +221,11 @@ function openLoader(device: Device): Loader {
   const kernels = new Map<string, Kernel>();
   const kernelOf = (from: Storage, to: Storage): Kernel => {
     const key = `${from} ${to}`;
-    if (!kernels.has(key)) kernels.set(key, loadModule(device, ["rows"], { S: from, T: to }).kernel("convert_rows", "ppiiiif"));
+    if (!kernels.has(key))
+      kernels.set(
+        key,
+        loadModule(device, ["rows"], { S: from, T: to }).kernel("convert_rows", "ppiiiif"),
+      );
     return kernels.get(key)!;
   };
   return {
@@ -178,9 +235,16 @@ function openLoader(device: Device): Loader {
       call.cuStreamSynchronize(device.stream);
       fill(new Uint8Array(pinned.buffer, 0, count * BYTES[dtype]));
       const columns = Math.min(to.cols, to.size);
-      const target = addressOf(to) + Math.floor(first / columns) * Math.min(to.ld, to.size) * STORAGE_BYTES[to.storage];
+      const target =
+        addressOf(to) +
+        Math.floor(first / columns) * Math.min(to.ld, to.size) * STORAGE_BYTES[to.storage];
       if (from === to.storage && to.ld === to.cols) {
-        call.cuMemcpyHtoDAsync_v2(addressOf(to) + first * BYTES[dtype], pinned.address, count * BYTES[dtype], device.stream);
+        call.cuMemcpyHtoDAsync_v2(
+          addressOf(to) + first * BYTES[dtype],
+          pinned.address,
+          count * BYTES[dtype],
+          device.stream,
+        );
         return;
       }
       call.cuMemcpyHtoDAsync_v2(staging, pinned.address, count * BYTES[dtype], device.stream);
@@ -188,7 +252,15 @@ function openLoader(device: Device): Loader {
       const [rows, width] = isRows ? [count / columns, columns] : [1, count];
       const at = isRows ? target : addressOf(to) + first * STORAGE_BYTES[to.storage];
       const grid = Math.min(4096, Math.ceil(count / 256));
-      kernelOf(from, to.storage).launch([grid], 256, [staging, at, rows, width, width, isRows ? to.ld : width, 1]);
+      kernelOf(from, to.storage).launch([grid], 256, [
+        staging,
+        at,
+        rows,
+        width,
+        width,
+        isRows ? to.ld : width,
+        1,
+      ]);
     },
     dispose() {
       call.cuStreamSynchronize(device.stream);
@@ -198,10 +270,18 @@ function openLoader(device: Device): Loader {
   };
 }
 
-async function loadWeight(loader: Loader, source: WeightSource, name: string, to: Value): Promise<void> {
+async function loadWeight(
+  loader: Loader,
+  source: WeightSource,
+  name: string,
+  to: Value,
+): Promise<void> {
   const weight = source.get(name);
   if (sizeOf(weight.shape) !== to.size)
-    throw new LorikeetError("shape", `Expected ${name} of shape [${to.shape.join(", ")}], got [${weight.shape.join(", ")}]`);
+    throw new LorikeetError(
+      "shape",
+      `Expected ${name} of shape [${to.shape.join(", ")}], got [${weight.shape.join(", ")}]`,
+    );
   const { bytes } = weight;
   if (bytes.kind === "file" && convertible[weight.dtype]) {
     const file = openSync(bytes.path, "r");
@@ -223,7 +303,12 @@ async function loadWeight(loader: Loader, source: WeightSource, name: string, to
 }
 
 /** Sends a weight in pieces of whole rows that fit the staging memory. */
-function sendPieces(loader: Loader, dtype: DType, to: Value, fill: (target: Uint8Array, offset: number) => void): void {
+function sendPieces(
+  loader: Loader,
+  dtype: DType,
+  to: Value,
+  fill: (target: Uint8Array, offset: number) => void,
+): void {
   const columns = to.ld === to.cols ? 1 : to.cols;
   const piece = Math.max(1, Math.floor(STAGING / BYTES[dtype] / columns)) * columns;
   for (let first = 0; first < to.size; first += piece) {

@@ -46,7 +46,18 @@ export const TYPE = {
 /** cudnnDataType_t. */
 export const DATA = { f32: 0, f16: 2, i32: 4, bf16: 9, boolean: 11 } as const;
 /** cudnnPointwiseMode_t. */
-export const MODE = { add: 0, mul: 1, div: 6, sub: 9, exp: 13, log: 15, identity: 21, greaterEqual: 302, index: 501, select: 601 } as const;
+export const MODE = {
+  add: 0,
+  mul: 1,
+  div: 6,
+  sub: 9,
+  exp: 13,
+  log: 15,
+  identity: 21,
+  greaterEqual: 302,
+  index: 501,
+  select: 601,
+} as const;
 
 /** cuDNN with an open handle. */
 export interface Cudnn {
@@ -63,7 +74,11 @@ let cudnn: Cudnn | undefined;
 export function openCudnn(): Cudnn {
   if (cudnn) return cudnn;
   openCompiler(); // cuDNN looks for NVRTC among the libraries that are open
-  const library = openLibrary("cuDNN", ["libcudnn.so.9"], "Install cuDNN 9, or `pip install nvidia-cudnn-cu13`; attention then is faster.");
+  const library = openLibrary(
+    "cuDNN",
+    ["libcudnn.so.9"],
+    "Install cuDNN 9, or `pip install nvidia-cudnn-cu13`; attention then is faster.",
+  );
   const raw = bind(library, SIGNATURES);
   const version = Number(library.find("cudnnGetVersion", "size_t", [])?.() ?? 0);
   const out = new BigUint64Array(1);
@@ -77,7 +92,10 @@ function check(raw: Bound<typeof SIGNATURES>, status: number, doing: string): vo
   const text = new Uint8Array(1024);
   raw.cudnnGetLastErrorString(text, text.length);
   const message = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
-  throw new LorikeetError("cuda-attention", `cuDNN: ${doing} failed with status ${status}: ${message || "no further text"}`);
+  throw new LorikeetError(
+    "cuda-attention",
+    `cuDNN: ${doing} failed with status ${status}: ${message || "no further text"}`,
+  );
 }
 
 /** A value of an attribute: its type and elements. */
@@ -86,7 +104,8 @@ type Attribute = readonly [name: number, type: number, values: readonly (number 
 /** Elements of an attribute as C stores them. */
 function elements(type: number, values: readonly (number | bigint)[]): ArrayBufferView {
   if (type === TYPE.int64) return BigInt64Array.from(values, BigInt);
-  if (type === TYPE.handle || type === TYPE.descriptor || type === TYPE.pointer) return BigUint64Array.from(values, BigInt);
+  if (type === TYPE.handle || type === TYPE.descriptor || type === TYPE.pointer)
+    return BigUint64Array.from(values, BigInt);
   if (type === TYPE.boolean) return Uint8Array.from(values, Number);
   return Int32Array.from(values, Number);
 }
@@ -95,7 +114,11 @@ function elements(type: number, values: readonly (number | bigint)[]): ArrayBuff
 export function descriptor({ raw }: Cudnn, type: number, attributes: readonly Attribute[]): bigint {
   const handle = open(raw, type);
   for (const [name, kind, values] of attributes)
-    check(raw, raw.cudnnBackendSetAttribute(handle, name, kind, values.length, elements(kind, values)), `attribute ${name} of descriptor ${type}`);
+    check(
+      raw,
+      raw.cudnnBackendSetAttribute(handle, name, kind, values.length, elements(kind, values)),
+      `attribute ${name} of descriptor ${type}`,
+    );
   check(raw, raw.cudnnBackendFinalize(handle), `finalizing descriptor ${type}`);
   return handle;
 }
@@ -125,7 +148,10 @@ export function planOperations(library: Cudnn, operations: readonly bigint[]): C
     [800, TYPE.handle, [handle]],
     [801, TYPE.descriptor, operations],
   ]);
-  let failure: unknown = new LorikeetError("cuda-attention", "cuDNN: no engine takes this attention graph");
+  let failure: unknown = new LorikeetError(
+    "cuda-attention",
+    "cuDNN: no engine takes this attention graph",
+  );
   for (const mode of HEURISTIC_MODES) {
     for (const config of configsOf(library, graph, mode)) {
       try {
@@ -149,7 +175,11 @@ function configsOf(library: Cudnn, graph: bigint, mode: number): bigint[] {
     ]);
     const count = new BigInt64Array(1);
     const list = BigUint64Array.from(configs);
-    check(raw, raw.cudnnBackendGetAttribute(heuristics, 202, TYPE.descriptor, COUNT, count, list), "asking for engines");
+    check(
+      raw,
+      raw.cudnnBackendGetAttribute(heuristics, 202, TYPE.descriptor, COUNT, count, list),
+      "asking for engines",
+    );
     return configs.slice(0, Number(count[0]));
   } catch {
     return [];
@@ -163,7 +193,11 @@ function finishPlan(library: Cudnn, config: bigint): CudnnPlan {
     [401, TYPE.descriptor, [config]],
   ]);
   const [count, bytes] = [new BigInt64Array(1), new BigInt64Array(1)];
-  check(raw, raw.cudnnBackendGetAttribute(plan, 402, TYPE.int64, 1, count, bytes), "asking for the workspace");
+  check(
+    raw,
+    raw.cudnnBackendGetAttribute(plan, 402, TYPE.int64, 1, count, bytes),
+    "asking for the workspace",
+  );
   return {
     workspaceBytes: Number(bytes[0]),
     execute(pointers, workspace, stream) {

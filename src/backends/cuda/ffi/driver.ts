@@ -112,5 +112,6 @@ function errorTexts(library: Library): (status: number) => string {
   const text = library.find("cuGetErrorString", "int", ["int", "ptr"]);
   const read = (f: typeof name, status: number): string =>
     f && f(status, out64) === 0 && out64[0] ? readString(out64[0]) : "";
-  return (status) => [read(name, status), read(text, status)].filter(Boolean).join(": ") || "unknown error";
+  return (status) =>
+    [read(name, status), read(text, status)].filter(Boolean).join(": ") || "unknown error";
 }

@@ -18,7 +18,9 @@ export interface Library {
 }
 
 /** C signatures by function name: result first, then parameters. `ptr` is any pointer. */
-export type Signatures = Readonly<Record<string, readonly [result: string, ...parameters: string[]]>>;
+export type Signatures = Readonly<
+  Record<string, readonly [result: string, ...parameters: string[]]>
+>;
 
 /** Functions of `T`, each of which must exist. */
 export type Bound<T extends Signatures> = { readonly [K in keyof T]: ForeignFunction };
@@ -61,7 +63,7 @@ function wrap(path: string): Library {
     find(name, result, parameters) {
       const c = (type: string): string => (type === "ptr" ? "void *" : type);
       try {
-        return handle.func(name, c(result), parameters.map(c)) as unknown as ForeignFunction;
+        return handle.func(name, c(result), parameters.map(c));
       } catch {
         return undefined;
       }
@@ -78,9 +80,13 @@ export function bind<T extends Signatures>(library: Library, signatures: T): Bou
   for (const [name, [result, ...parameters]] of Object.entries(signatures)) {
     const found = library.find(name, result, parameters);
     if (!found)
-      throw new LorikeetError("cuda-library", `Expected ${library.path} to have ${name}; this version does not`, {
-        hint: "Install a newer version of the library. `lorikeet doctor` lists what was found.",
-      });
+      throw new LorikeetError(
+        "cuda-library",
+        `Expected ${library.path} to have ${name}; this version does not`,
+        {
+          hint: "Install a newer version of the library. `lorikeet doctor` lists what was found.",
+        },
+      );
     bound[name] = found;
   }
   return bound as Bound<T>;

@@ -21,7 +21,11 @@ export interface Compiler {
    * Machine code for `source`, and the compiler's remarks.
    * @throws LorikeetError `cuda-compile` with the compiler's log
    */
-  compile(name: string, source: string, options: readonly string[]): { cubin: Uint8Array; log: string };
+  compile(
+    name: string,
+    source: string,
+    options: readonly string[],
+  ): { cubin: Uint8Array; log: string };
 }
 
 let compiler: Compiler | undefined;
@@ -53,12 +57,20 @@ function compile(
 ): { cubin: Uint8Array; log: string } {
   const out = new BigUint64Array(1);
   const check = (status: number, doing: string): void => {
-    if (status !== 0) throw new LorikeetError("cuda-compile", `NVRTC failed (status ${status}) when ${doing} ${name}`);
+    if (status !== 0)
+      throw new LorikeetError(
+        "cuda-compile",
+        `NVRTC failed (status ${status}) when ${doing} ${name}`,
+      );
   };
   check(nvrtc.nvrtcCreateProgram(out, source, name, 0, null, null), "reading");
   const program = out[0]!;
   const status = nvrtc.nvrtcCompileProgram(program, options.length, options);
-  const bytes = (size: typeof nvrtc.nvrtcGetCUBINSize, get: typeof size, doing: string): Uint8Array => {
+  const bytes = (
+    size: typeof nvrtc.nvrtcGetCUBINSize,
+    get: typeof size,
+    doing: string,
+  ): Uint8Array => {
     check(size(program, out), doing);
     const data = new Uint8Array(Number(out[0]));
     if (data.length > 0) check(get(program, data), doing);
@@ -69,9 +81,13 @@ function compile(
   );
   const text = log.replace(/\0+$/, "").trim();
   if (status !== 0)
-    throw new LorikeetError("cuda-compile", `NVRTC could not compile ${name} (status ${status}):\n${text}`, {
-      hint: "This is a fault of Lorikeet or of a mismatched CUDA toolkit; please report it with `lorikeet doctor`.",
-    });
+    throw new LorikeetError(
+      "cuda-compile",
+      `NVRTC could not compile ${name} (status ${status}):\n${text}`,
+      {
+        hint: "This is a fault of Lorikeet or of a mismatched CUDA toolkit; please report it with `lorikeet doctor`.",
+      },
+    );
   const cubin = bytes(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, "reading the code of");
   out[0] = program;
   nvrtc.nvrtcDestroyProgram(out);

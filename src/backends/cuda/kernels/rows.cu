@@ -96,3 +96,9 @@ KERNEL append_rows(const T* from, T* to, const int* offset, int batch, int count
     to[(u64)b * ld_to + (u64)slot * inner + at] = from[(u64)row * ld_from + at];
   }
 }
+
+// Fills memory with random numbers in [-1, 1) as T, as times of matrix products depend on what they multiply.
+KERNEL fill_random(T* out, i64 n) {
+  for (i64 i = (i64)blockIdx.x * 256 + threadIdx.x; i < n; i += (i64)gridDim.x * 256)
+    put(out[i], (float)(int)hash32(1u, (u32)i) * (1.f / 2147483648.f));
+}

@@ -2,15 +2,36 @@
 import { type Graph, rootsOf } from "../../../ir/graph.ts";
 import type { Node } from "../../../ir/node.ts";
 import { isTrainable } from "../../../ops/leaf.ts";
-import { addUnit, type EngineParts, type GeneratedKernels, type PlanContext, storedValue, valueOf } from "./context.ts";
+import {
+  addUnit,
+  type EngineParts,
+  type GeneratedKernels,
+  type PlanContext,
+  storedValue,
+  valueOf,
+} from "./context.ts";
 import { reductionKernel, rowKernel, type Store } from "./fused-kernel.ts";
 import { fuse, outside } from "./fusion.ts";
 import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
-import { addBackward, addForward, addGradientsOfA, addGradientsOfB, placeBackward, placeGroup, type PlacedGroup } from "./lora-units.ts";
+import {
+  addBackward,
+  addForward,
+  addGradientsOfA,
+  addGradientsOfB,
+  placeBackward,
+  placeGroup,
+  type PlacedGroup,
+} from "./lora-units.ts";
 import { sumUnit } from "./products.ts";
 import { addCaches } from "./cache-units.ts";
-import { addAttention, addCrossEntropy, addRope, addScatter, type AttentionChoice } from "./special-units.ts";
+import {
+  addAttention,
+  addCrossEntropy,
+  addRope,
+  addScatter,
+  type AttentionChoice,
+} from "./special-units.ts";
 import { chooseStored, isSpecial } from "./stored.ts";
 import { findSums, type Product, type Sum } from "./sums.ts";
 import { newValue, type Unit, type Value } from "./value.ts";
@@ -25,7 +46,11 @@ export interface BuiltPlan {
   readonly scratch: { address: number };
 }
 
-export function buildPlan(parts: EngineParts, graph: Graph, options: { precision: Precision; attention: AttentionChoice; kernels: GeneratedKernels }): BuiltPlan {
+export function buildPlan(
+  parts: EngineParts,
+  graph: Graph,
+  options: { precision: Precision; attention: AttentionChoice; kernels: GeneratedKernels },
+): BuiltPlan {
   const plan = planGraph(graph, options.precision);
   const sums = findSums(plan);
   const storing = chooseStored(plan, sums);
@@ -42,8 +67,13 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: { precision
     literals: [],
     scratch: { address: 0 },
   };
-  const groups = findLoraGroups(plan, sums, ({ name, shape }) => parts.weights.isQuantized(name!, shape));
-  declareParameters(context, groups.flatMap(({ members }) => members.flatMap(({ adapter }) => (adapter ? [adapter.a] : []))));
+  const groups = findLoraGroups(plan, sums, ({ name, shape }) =>
+    parts.weights.isQuantized(name!, shape),
+  );
+  declareParameters(
+    context,
+    groups.flatMap(({ members }) => members.flatMap(({ adapter }) => (adapter ? [adapter.a] : []))),
+  );
   const done = placeLora(context, groups, sums);
   placeRest(context, sums, storing.stored);
   for (const { placed } of done.groups) addForward(context, placed);
@@ -52,10 +82,20 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: { precision
   const stores = addSums(context, sums, done.sums, new Set(joined));
   addSpecials(context, sums, options.attention);
   addCaches(context);
-  const own = [...storing.stored].map((node) => ({ node, value: storedValue(context, node), accumulate: false }));
+  const own = [...storing.stored].map((node) => ({
+    node,
+    value: storedValue(context, node),
+    accumulate: false,
+  }));
   addFused(context, storing, [...own, ...stores.stores]);
   const units = context.units.sort((a, b) => a.at - b.at).map(({ unit }) => unit);
-  return { units, inputs: context.inputs, outputs: stores.outputs, literals: context.literals, scratch: context.scratch };
+  return {
+    units,
+    inputs: context.inputs,
+    outputs: stores.outputs,
+    literals: context.literals,
+    scratch: context.scratch,
+  };
 }
 
 /** Gives parameters memory; the A matrices of one group one after another, so that one product can fill their gradients. */
@@ -63,7 +103,8 @@ function declareParameters({ plan, state }: PlanContext, first: readonly Node[])
   const trainable = plan.order.filter(isTrainable);
   const ordered = new Map([...first, ...trainable].map((node) => [node.name!, node]));
   state.declare([...ordered.values()].map(({ name, shape }) => ({ name: name!, shape })));
-  for (const name of Object.keys(plan.graph.gradients)) if (state.has(name)) state.expectGradient(name);
+  for (const name of Object.keys(plan.graph.gradients))
+    if (state.has(name)) state.expectGradient(name);
 }
 
 interface PlacedLora {
@@ -73,7 +114,11 @@ interface PlacedLora {
   readonly sums: ReadonlySet<Node>;
 }
 
-function placeLora(context: PlanContext, found: ReturnType<typeof findLoraGroups>, sums: ReadonlyMap<Node, Sum>): PlacedLora {
+function placeLora(
+  context: PlanContext,
+  found: ReturnType<typeof findLoraGroups>,
+  sums: ReadonlyMap<Node, Sum>,
+): PlacedLora {
   const groups = found.flatMap((group) => {
     const placed = placeGroup(context, group);
     return placed ? [{ placed }] : [];
@@ -98,40 +143,62 @@ function placeLora(context: PlanContext, found: ReturnType<typeof findLoraGroups
 }
 
 /** A place of its own for everything else that is stored; rotations happen in place where they can. */
-function placeRest(context: PlanContext, sums: ReadonlyMap<Node, Sum>, stored: ReadonlySet<Node>): void {
+function placeRest(
+  context: PlanContext,
+  sums: ReadonlyMap<Node, Sum>,
+  stored: ReadonlySet<Node>,
+): void {
   const { plan, values } = context;
   const roots = new Set(rootsOf(plan.graph));
   for (const node of plan.order) {
     if (node.op.name !== "rope") continue;
     const source = stripReshape(node.inputs[0]!);
-    const isLast = usersThroughReshapes(context, source).length === 1 && !roots.has(source) && source.inputs.length > 0;
+    const isLast =
+      usersThroughReshapes(context, source).length === 1 &&
+      !roots.has(source) &&
+      source.inputs.length > 0;
     if (!isLast || (values.has(source) && values.has(node))) continue;
-    const place = values.get(source) ?? values.get(node) ?? newValue(node.shape, plan.storage.get(node)!);
+    const place =
+      values.get(source) ?? values.get(node) ?? newValue(node.shape, plan.storage.get(node)!);
     for (const each of [source, node]) values.set(each, { ...place, shape: each.shape });
   }
   for (const node of plan.order) {
     const isKept = sums.has(node) || isSpecial(node, sums) || stored.has(node);
-    if (isKept && !values.has(node)) values.set(node, newValue(node.shape, plan.storage.get(node)!));
+    if (isKept && !values.has(node))
+      values.set(node, newValue(node.shape, plan.storage.get(node)!));
   }
 }
 
 function usersThroughReshapes({ plan }: PlanContext, node: Node): Node[] {
-  return plan.users.get(node)!.flatMap((user) => (user.op.name === "reshape" ? usersThroughReshapes({ plan } as PlanContext, user) : [user]));
+  return plan.users
+    .get(node)!
+    .flatMap((user) =>
+      user.op.name === "reshape" ? usersThroughReshapes({ plan } as PlanContext, user) : [user],
+    );
 }
 
 /** Gradients of a group's adapters together, where they are plain products. Returns the nodes that are done. */
-function joinGradients(context: PlanContext, backwards: PlacedLora["backwards"], sums: ReadonlyMap<Node, Sum>): Node[] {
+function joinGradients(
+  context: PlanContext,
+  backwards: PlacedLora["backwards"],
+  sums: ReadonlyMap<Node, Sum>,
+): Node[] {
   const { plan, state } = context;
   /** The one product αaᵀ·b that is the whole gradient of `parameter`. */
   const productOf = (parameter: Node): { root: Node; product: Product } | undefined => {
     const root = plan.graph.gradients[parameter.name!];
     const sum = root && sums.get(root);
     const [product] = sum?.products ?? [];
-    const isPlain = sum?.products.length === 1 && sum.others.length === 0 && product!.transA && !product!.transB;
-    return isPlain && plan.users.get(root!)!.length === 0 ? { root: root!, product: product! } : undefined;
+    const isPlain =
+      sum?.products.length === 1 && sum.others.length === 0 && product!.transA && !product!.transB;
+    return isPlain && plan.users.get(root!)!.length === 0
+      ? { root: root!, product: product! }
+      : undefined;
   };
   return backwards.flatMap(({ placed, backward }) => {
-    const members = backward.members.flatMap(({ dy, g, adapter }) => (adapter && g ? [{ dy, g, adapter }] : []));
+    const members = backward.members.flatMap(({ dy, g, adapter }) =>
+      adapter && g ? [{ dy, g, adapter }] : [],
+    );
     if (members.length === 0) return [];
     const as = members.map(({ g, adapter }) => {
       const found = productOf(adapter.a);
@@ -139,20 +206,33 @@ function joinGradients(context: PlanContext, backwards: PlacedLora["backwards"],
     });
     const bs = members.map(({ dy, adapter }) => {
       const found = productOf(adapter.b);
-      const isSame = found?.product.a === dy && Math.abs(found.product.alpha - adapter.scale) <= 1e-9 * Math.abs(adapter.scale);
-      return isSame && context.values.get(found.product.b)?.cols === adapter.rank ? found : undefined;
+      const isSame =
+        found?.product.a === dy &&
+        Math.abs(found.product.alpha - adapter.scale) <= 1e-9 * Math.abs(adapter.scale);
+      return isSame && context.values.get(found.product.b)?.cols === adapter.rank
+        ? found
+        : undefined;
     });
     const places = members.map(({ adapter }) => state.value(adapter.a.name!, ".grad").region);
-    const isContiguous = places.every(({ address }, i) => i === 0 || address === places[i - 1]!.address + places[i - 1]!.bytes);
+    const isContiguous = places.every(
+      ({ address }, i) => i === 0 || address === places[i - 1]!.address + places[i - 1]!.bytes,
+    );
     const done: Node[] = [];
     const x = as[0]?.product.b;
     if (x && isContiguous && as.every((each) => each?.product.b === x)) {
       addGradientsOfA(context, placed, backward, x);
       done.push(...as.map((each) => each!.root));
     }
-    const isEven = members.every(({ adapter }) => adapter.rank === members[0]!.adapter.rank && adapter.scale === members[0]!.adapter.scale);
+    const isEven = members.every(
+      ({ adapter }) =>
+        adapter.rank === members[0]!.adapter.rank && adapter.scale === members[0]!.adapter.scale,
+    );
     if (isEven && bs.every((each) => each !== undefined)) {
-      addGradientsOfB(context, placed, members.map(({ dy, adapter }, i) => ({ dy, adapter, u: bs[i]!.product.b })));
+      addGradientsOfB(
+        context,
+        placed,
+        members.map(({ dy, adapter }, i) => ({ dy, adapter, u: bs[i]!.product.b })),
+      );
       done.push(...bs.map((each) => each.root));
     }
     return done;
@@ -173,7 +253,8 @@ function addSums(
     if (joined.has(node)) continue;
     const sum = sums.get(node);
     const value = state.value(name, ".grad");
-    const isAlone = Object.values(plan.graph.gradients).filter((each) => each === node).length === 1;
+    const isAlone =
+      Object.values(plan.graph.gradients).filter((each) => each === node).length === 1;
     const isOutput = Object.values(plan.graph.outputs).includes(node);
     if (sum && isAlone && !isOutput && !done.has(node) && plan.users.get(node)!.length === 0) {
       addUnit(context, node, sumUnit(context, sum, value, { accumulate: true, isEager: true }));
@@ -187,15 +268,26 @@ function addSums(
     outputs.set(name, value);
     stores.push({ node, value, accumulate: false });
   }
-  for (const [node, sum] of sums) if (!direct.has(node)) addUnit(context, node, sumUnit(context, sum, storedValue(context, node)));
+  for (const [node, sum] of sums)
+    if (!direct.has(node))
+      addUnit(context, node, sumUnit(context, sum, storedValue(context, node)));
   return { stores, outputs };
 }
 
-function addSpecials(context: PlanContext, sums: ReadonlyMap<Node, Sum>, choose: AttentionChoice): void {
+function addSpecials(
+  context: PlanContext,
+  sums: ReadonlyMap<Node, Sum>,
+  choose: AttentionChoice,
+): void {
   const nodes = context.plan.order.filter((node) => isSpecial(node, sums) && isUnfused(node));
-  addAttention(context, nodes.filter(({ op }) => op.name.startsWith("attention")), choose);
+  addAttention(
+    context,
+    nodes.filter(({ op }) => op.name.startsWith("attention")),
+    choose,
+  );
   const heads = nodes.filter(({ op }) => op.name.startsWith("linearCrossEntropy"));
-  const sameInputs = (a: Node, b: Node): boolean => a.inputs.every((input, i) => input === b.inputs[i]);
+  const sameInputs = (a: Node, b: Node): boolean =>
+    a.inputs.every((input, i) => input === b.inputs[i]);
   for (const node of heads) {
     const isGradient = node.op.name.endsWith("Gradient");
     const pair = heads.find((other) => other.op !== node.op && sameInputs(node, other));
@@ -208,7 +300,11 @@ function addSpecials(context: PlanContext, sums: ReadonlyMap<Node, Sum>, choose:
   }
 }
 
-function addFused(context: PlanContext, storing: ReturnType<typeof chooseStored>, stores: readonly Store[]): void {
+function addFused(
+  context: PlanContext,
+  storing: ReturnType<typeof chooseStored>,
+  stores: readonly Store[],
+): void {
   const at = (node: Node): number => context.order.get(node)!;
   const sorted = [...stores].sort((a, b) => at(a.node) - at(b.node));
   const find = (node: Node): Value | undefined => valueOf(context, node);

@@ -19,8 +19,11 @@ export function addCaches(context: PlanContext): void {
     const inner = sizeOf(node.shape.slice(2));
     const rows = storedValue(context, node);
     const stride = rowStride(rows, inner);
-    if (stride === undefined) throw new LorikeetError("cuda-plan", `Expected rows of ${inner} for the cache ${name}`);
-    const reader = context.plan.order.find((each) => each.name === name && each.op.name === "input");
+    if (stride === undefined)
+      throw new LorikeetError("cuda-plan", `Expected rows of ${inner} for the cache ${name}`);
+    const reader = context.plan.order.find(
+      (each) => each.name === name && each.op.name === "input",
+    );
     const target = context.caches.target(name, node.shape, reader?.shape[1] ?? 0, rows.storage);
     let kernel: Kernel | undefined;
     const sizes = [batch, count, inner, stride, target.ld];
@@ -32,10 +35,18 @@ export function addCaches(context: PlanContext): void {
         writes: [],
         scratch: [],
         prepare() {
-          kernel ??= loadModule(context.device, ["rows"], { T: rows.storage, S: "f32" }).kernel("append_rows", "pppiiiii");
+          kernel ??= loadModule(context.device, ["rows"], { T: rows.storage, S: "f32" }).kernel(
+            "append_rows",
+            "pppiiiii",
+          );
         },
         enqueue() {
-          kernel!.launch([Math.max(1, Math.min(1024, Math.ceil(rows.size / 256)))], 256, [addressOf(rows), addressOf(target), addressOf(offset), ...sizes]);
+          kernel!.launch([Math.max(1, Math.min(1024, Math.ceil(rows.size / 256)))], 256, [
+            addressOf(rows),
+            addressOf(target),
+            addressOf(offset),
+            ...sizes,
+          ]);
         },
       },
     });

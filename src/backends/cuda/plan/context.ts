@@ -56,10 +56,17 @@ export function valueOf(context: PlanContext, node: Node): Value | undefined {
   return value;
 }
 
-function leafValue({ plan, state, weights, inputs, literals, caches }: PlanContext, node: Node): Value | undefined {
+function leafValue(
+  { plan, state, weights, inputs, literals, caches }: PlanContext,
+  node: Node,
+): Value | undefined {
   const storage = plan.storage.get(node);
-  if (node.op === leaves.parameter) return isTrainable(node) ? state.value(node.name!, "") : weights.place(node.name!, node.shape, storage!);
-  if (node.op === leaves.input && plan.graph.caches && node.name! in plan.graph.caches) return caches.view(node.name!, node.shape, plan.precision);
+  if (node.op === leaves.parameter)
+    return isTrainable(node)
+      ? state.value(node.name!, "")
+      : weights.place(node.name!, node.shape, storage!);
+  if (node.op === leaves.input && plan.graph.caches && node.name! in plan.graph.caches)
+    return caches.view(node.name!, node.shape, plan.precision);
   if (node.op === leaves.input) {
     const known = inputs.get(node.name!);
     if (known) return known;
@@ -81,13 +88,21 @@ function leafValue({ plan, state, weights, inputs, literals, caches }: PlanConte
 /** The value of a node that must be stored, or of what it is a reshape of. */
 export function storedValue(context: PlanContext, node: Node): Value {
   const value = valueOf(context, stripReshape(node));
-  if (!value) throw new LorikeetError("cuda-plan", `Expected ${node.op.name} [${node.shape.join(", ")}] to be stored; it is not`);
+  if (!value)
+    throw new LorikeetError(
+      "cuda-plan",
+      `Expected ${node.op.name} [${node.shape.join(", ")}] to be stored; it is not`,
+    );
   return value;
 }
 
 /** Adds a unit that stands at the place of `node` in the graph. */
 export function addUnit(context: PlanContext, node: Node, unit: Unit): void {
-  context.units.push({ at: context.order.get(node) ?? Number.MAX_SAFE_INTEGER, unit });
+  const isLate = node.phase === "recompute";
+  context.units.push({
+    at: context.order.get(node) ?? Number.MAX_SAFE_INTEGER,
+    unit: isLate ? { ...unit, isLate } : unit,
+  });
 }
 
 /** Storage that a product of these operands computes in. */

@@ -44,7 +44,12 @@ export function parameterOf(kernel: KernelText, value: Value): string {
 }
 
 /** Variable (or literal) with the element of `node` at `indices`, after lines in `scope` or around it. */
-export function elementOf(kernel: KernelText, node: Node, indices: readonly Index[], scope: Scope): string {
+export function elementOf(
+  kernel: KernelText,
+  node: Node,
+  indices: readonly Index[],
+  scope: Scope,
+): string {
   const scalar = scalarOf(node);
   if (scalar !== undefined) return literalText(scalar);
   const key = `${idOf(kernel, node)}[${indices.map((index) => index.text).join()}]`;
@@ -100,12 +105,18 @@ function homeOf(scope: Scope, indices: readonly Index[]): Scope {
 
 type Computed = { text: string; at: Scope };
 
-function computed(kernel: KernelText, node: Node, indices: readonly Index[], scope: Scope): Computed {
+function computed(
+  kernel: KernelText,
+  node: Node,
+  indices: readonly Index[],
+  scope: Scope,
+): Computed {
   const { op, inputs } = node;
   const at = homeOf(scope, indices);
   const of = (input: Node, where: readonly Index[]): string => elementOf(kernel, input, where, at);
   const f = pointwise[op.name];
-  if (f) return { text: f(...inputs.map((input) => of(input, broadcasted(indices, input.shape)))), at };
+  if (f)
+    return { text: f(...inputs.map((input) => of(input, broadcasted(indices, input.shape)))), at };
   const [x] = inputs as [Node];
   switch (op.name) {
     case "reshape":
@@ -114,11 +125,20 @@ function computed(kernel: KernelText, node: Node, indices: readonly Index[], sco
       return { text: isFloat(node.dtype) ? of(x, indices) : `truncf(${of(x, indices)})`, at };
     case "transpose": {
       const perm = node.attrs["perm"] as readonly number[];
-      return { text: of(x, perm.map((_, axis) => indices[perm.indexOf(axis)]!)), at };
+      return {
+        text: of(
+          x,
+          perm.map((_, axis) => indices[perm.indexOf(axis)]!),
+        ),
+        at,
+      };
     }
     case "slice": {
       const axis = node.attrs["axis"] as number;
-      return { text: of(x, indices.with(axis, shifted(indices[axis]!, node.attrs["start"] as number))), at };
+      return {
+        text: of(x, indices.with(axis, shifted(indices[axis]!, node.attrs["start"] as number))),
+        at,
+      };
     }
     case "pad":
     case "concat":
@@ -128,12 +148,21 @@ function computed(kernel: KernelText, node: Node, indices: readonly Index[], sco
     case "randomMask":
       return { text: randomElement(kernel, node, indices), at };
     default:
-      throw new LorikeetError("unsupported-op", `Expected op ${op.name} to have a CUDA kernel or to decompose; it does neither`);
+      throw new LorikeetError(
+        "unsupported-op",
+        `Expected op ${op.name} to have a CUDA kernel or to decompose; it does neither`,
+      );
   }
 }
 
 /** Through a reshape: a stored source is read by its linear index, which a reshape does not change. */
-function reshapedElement(kernel: KernelText, x: Node, indices: readonly Index[], shape: Shape, scope: Scope): string {
+function reshapedElement(
+  kernel: KernelText,
+  x: Node,
+  indices: readonly Index[],
+  shape: Shape,
+  scope: Scope,
+): string {
   const value = kernel.valueOf(x);
   if (value) return loadFloat(kernel, value, indices, shape, scope);
   return elementOf(kernel, x, reshaped(indices, shape, x.shape), scope);
@@ -149,11 +178,19 @@ function branched(kernel: KernelText, node: Node, indices: readonly Index[], sco
   for (const [i, part] of node.inputs.entries()) {
     const end = start + part.shape[axis]!;
     const branch = newScope("branch", scope);
-    const moved: Index = { ...shifted(index, -start), column: index.column === "none" ? "none" : "other" };
+    const moved: Index = {
+      ...shifted(index, -start),
+      column: index.column === "none" ? "none" : "other",
+    };
     const element = elementOf(kernel, part, indices.with(axis, moved), branch);
     const low = start > 0 ? `${index.text} >= ${start}u && ` : "";
     const word = i === 0 ? "if" : "else if";
-    scope.lines.push(`${word} (${low}${index.text} < ${end}u) {`, ...branch.lines, `${name} = ${element};`, "}");
+    scope.lines.push(
+      `${word} (${low}${index.text} < ${end}u) {`,
+      ...branch.lines,
+      `${name} = ${element};`,
+      "}",
+    );
     start = end;
   }
   return name;
@@ -171,7 +208,11 @@ function gathered(kernel: KernelText, node: Node, indices: readonly Index[], sco
 function randomElement(kernel: KernelText, node: Node, indices: readonly Index[]): string {
   const [p, stream] = [node.attrs["p"] as number, node.attrs["stream"] as number];
   const seed = kernel.valueOf(node.inputs[0]!);
-  if (!seed) throw new LorikeetError("unsupported-op", "Expected the seed of randomMask to be an input of the program");
+  if (!seed)
+    throw new LorikeetError(
+      "unsupported-op",
+      "Expected the seed of randomMask to be an input of the program",
+    );
   const key = `hash32((u32)${parameterOf(kernel, seed)}[0], ${stream}u)`;
   const threshold = Math.ceil(p * 2 ** 32);
   if (threshold > 0xffffffff) return "0.f";
@@ -186,9 +227,16 @@ export function offsetOf(value: Value, indices: readonly Index[], shape: Shape):
   while (columns < value.cols && axis > 0) columns *= shape[--axis]!;
   const linear = joined(indices, shape);
   if (columns !== value.cols)
-    return { text: `(${linear.text} / ${value.cols}u * ${value.ld}u + ${linear.text} % ${value.cols}u)`, column: linear.column === "none" ? "none" : "other", offset: 0 };
+    return {
+      text: `(${linear.text} / ${value.cols}u * ${value.ld}u + ${linear.text} % ${value.cols}u)`,
+      column: linear.column === "none" ? "none" : "other",
+      offset: 0,
+    };
   const row = joined(indices.slice(0, axis), shape.slice(0, axis));
-  return joined([row, joined(indices.slice(axis), shape.slice(axis))], [Math.ceil(value.size / value.cols), value.ld]);
+  return joined(
+    [row, joined(indices.slice(axis), shape.slice(axis))],
+    [Math.ceil(value.size / value.cols), value.ld],
+  );
 }
 
 /** `text` as an offset that cannot overflow 32 bits. */
@@ -203,7 +251,13 @@ export function isAligned(value: Value, columns: number, width: number): boolean
   return rows.every((size) => size % width === 0) && value.offset % width === 0;
 }
 
-function loadFloat(kernel: KernelText, value: Value, indices: readonly Index[], shape: Shape, scope: Scope): string {
+function loadFloat(
+  kernel: KernelText,
+  value: Value,
+  indices: readonly Index[],
+  shape: Shape,
+  scope: Scope,
+): string {
   const offset = offsetOf(value, indices, shape);
   const pointer = parameterOf(kernel, value);
   const last = indices.at(-1);
@@ -213,8 +267,12 @@ function loadFloat(kernel: KernelText, value: Value, indices: readonly Index[], 
     if (known !== undefined) return known;
   }
   const canPack =
-    kernel.width > 1 && scope.kind === "element" && offset.column === "unit" && last?.column === "unit" &&
-    last.offset % kernel.width === 0 && isAligned(value, shape.at(-1)!, kernel.width);
+    kernel.width > 1 &&
+    scope.kind === "element" &&
+    offset.column === "unit" &&
+    last?.column === "unit" &&
+    last.offset % kernel.width === 0 &&
+    isAligned(value, shape.at(-1)!, kernel.width);
   if (canPack) {
     const name = kernel.pack(value, wide(value, offset.text), scope);
     return define(kernel, "float", `value(${name}.at[e])`, scope, key);
@@ -227,4 +285,3 @@ function loadFloat(kernel: KernelText, value: Value, indices: readonly Index[], 
 export function bytesOf(value: Value): number {
   return STORAGE_BYTES[value.storage];
 }
-

@@ -1,7 +1,15 @@
 /** @file Text of generated kernels: elementwise maps, maps with reductions along rows, and general reductions. */
 import type { Node } from "../../../ir/node.ts";
 import { type Shape, sizeOf } from "../../../tensor/shape.ts";
-import { elementOf, isAligned, type KernelText, newScope, offsetOf, parameterOf, type Scope } from "./expression.ts";
+import {
+  elementOf,
+  isAligned,
+  type KernelText,
+  newScope,
+  offsetOf,
+  parameterOf,
+  type Scope,
+} from "./expression.ts";
 import { isReduction } from "./graph.ts";
 import { COLUMN, columnAxis, type Index, plain, split } from "./indices.ts";
 import type { Storage, Value } from "./value.ts";
@@ -29,7 +37,13 @@ export interface GeneratedKernel {
   readonly threads: number;
 }
 
-const C_TYPE: Readonly<Record<Storage, string>> = { bf16: "bf16", f16: "f16", f32: "f32", i32: "i32", u8: "u8" };
+const C_TYPE: Readonly<Record<Storage, string>> = {
+  bf16: "bf16",
+  f16: "f16",
+  f32: "f32",
+  i32: "i32",
+  u8: "u8",
+};
 const MAX_CACHED = 4;
 
 /** The space in which `node` is computed: rows of its reduced axes, or of its last axis. */
@@ -43,7 +57,9 @@ export function spaceOf(node: Node): Space | undefined {
   const axes = [...(node.attrs["axes"] as readonly number[])].sort((a, b) => a - b);
   const wide = axes.filter((axis) => source.shape[axis] !== 1);
   const first = wide[0] ?? source.shape.length;
-  const isTrailing = source.shape.slice(first).every((dim, i) => dim === 1 || wide.includes(first + i));
+  const isTrailing = source.shape
+    .slice(first)
+    .every((dim, i) => dim === 1 || wide.includes(first + i));
   if (!isTrailing) return undefined;
   const columns = wide.reduce((product, axis) => product * source.shape[axis]!, 1);
   return { rows: size / columns, columns };
@@ -72,7 +88,9 @@ function newDraft(width: number, valueOf: (node: Node) => Value | undefined, spa
     packs: [],
     reductions: new Map(),
     pack(value, address, scope) {
-      const known = draft.packs.find((pack) => pack.scope === scope && pack.value === value && pack.address === address);
+      const known = draft.packs.find(
+        (pack) => pack.scope === scope && pack.value === value && pack.address === address,
+      );
       if (known) return known.name;
       const same = draft.packs.find((pack) => pack.value === value && pack.address === address);
       const name = same?.name ?? `x${draft.packs.length}`;
@@ -81,12 +99,13 @@ function newDraft(width: number, valueOf: (node: Node) => Value | undefined, spa
     },
     reductionOf(node, indices) {
       const expected = split(plain("row"), node.shape);
-      return expected.every((index, i) => index.text === indices[i]!.text) && expected.length === indices.length
+      return expected.every((index, i) => index.text === indices[i]!.text) &&
+        expected.length === indices.length
         ? draft.reductions.get(node)
         : undefined;
     },
   };
-  void space;
+  space;
   return draft;
 }
 
@@ -94,7 +113,10 @@ function newDraft(width: number, valueOf: (node: Node) => Value | undefined, spa
 function widthOf(stores: readonly Store[], columns: number): number {
   for (const width of [8, 4, 2]) {
     const wide = stores.filter(({ value }) => value.size > 1);
-    const fits = wide.every(({ node, value }) => isReduction(node) || sizeOf(node.shape) < columns || isAligned(value, columns, width));
+    const fits = wide.every(
+      ({ node, value }) =>
+        isReduction(node) || sizeOf(node.shape) < columns || isAligned(value, columns, width),
+    );
     if (columns % width === 0 && fits) return width;
   }
   return 1;
@@ -104,7 +126,11 @@ function widthOf(stores: readonly Store[], columns: number): number {
  * One kernel for `stores` over `space`; reductions among them run along rows.
  * @throws GroupMismatch when one store needs another row of a reduction that this kernel computes
  */
-export function rowKernel(stores: readonly Store[], space: Space, valueOf: (node: Node) => Value | undefined): GeneratedKernel {
+export function rowKernel(
+  stores: readonly Store[],
+  space: Space,
+  valueOf: (node: Node) => Value | undefined,
+): GeneratedKernel {
   const { rows, columns } = space;
   const reducing = stores.filter(({ node }) => isReduction(node));
   const width = widthOf(stores, columns);
@@ -121,16 +147,26 @@ export function rowKernel(stores: readonly Store[], space: Space, valueOf: (node
   }
   const rowStores = stores.filter(({ node }) => isReduction(node) || sizeOf(node.shape) === rows);
   const wideStores = stores.filter((store) => !rowStores.includes(store));
-  if (wideStores.length > 0) row.lines.push(...loop(draft, row, { threads, steps, isCached }, columns, (scope) => storeElements(draft, wideStores, space, scope)));
+  if (wideStores.length > 0)
+    row.lines.push(
+      ...loop(draft, row, { threads, steps, isCached }, columns, (scope) =>
+        storeElements(draft, wideStores, space, scope),
+      ),
+    );
   for (const { node, value, accumulate } of rowStores) {
     const element = elementOf(draft, node, split(plain("row"), node.shape), row);
     const at = `${parameterOf(draft, value)}[${offsetOf(value, split(plain("row"), node.shape), node.shape).text}]`;
     row.lines.push(`if (tid == 0) put(${at}, ${accumulate ? `value(${at}) + ` : ""}${element});`);
   }
-  const cached = isCached ? uniquePacks(draft).map(({ name, value }) => `${packType(value, width)} ${name}[${steps}];`) : [];
+  const cached = isCached
+    ? uniquePacks(draft).map(({ name, value }) => `${packType(value, width)} ${name}[${steps}];`)
+    : [];
   const perBlock = isWarp ? 4 : 1;
   const head = isWarp
-    ? [`const u32 row = blockIdx.x * 4u + (threadIdx.x >> 5), tid = threadIdx.x & 31;`, `if (row >= ${rows}u) return;`]
+    ? [
+        `const u32 row = blockIdx.x * 4u + (threadIdx.x >> 5), tid = threadIdx.x & 31;`,
+        `if (row >= ${rows}u) return;`,
+      ]
     : [`const u32 row = blockIdx.x, tid = threadIdx.x;`, "__shared__ float scratch[32];"];
   return {
     body: bodyOf(draft, stores, [...head, ...cached, ...row.lines]),
@@ -147,7 +183,13 @@ interface Loop {
 }
 
 /** A loop over the columns of a row, `width` at a time; `fill` adds the code for one element. */
-function loop(draft: Draft, row: Scope, { threads, steps, isCached }: Loop, columns: number, fill: (scope: Scope) => string[]): string[] {
+function loop(
+  draft: Draft,
+  row: Scope,
+  { threads, steps, isCached }: Loop,
+  columns: number,
+  fill: (scope: Scope) => string[],
+): string[] {
   const vector = newScope("vector", row);
   const element = newScope("element", vector);
   const before = new Set(draft.packs.map(({ name }) => name));
@@ -157,9 +199,13 @@ function loop(draft: Draft, row: Scope, { threads, steps, isCached }: Loop, colu
     .filter((pack) => pack.scope === element && !(isCached && before.has(pack.name)))
     .map(({ name, value, address }) => {
       const source = `*(const ${packType(value, width)}*)(${parameterOf(draft, value)} + ${address.replace(/\bc\b/g, "c0")})`;
-      return isCached ? `${name}[it] = ${source};` : `const ${packType(value, width)} ${name} = ${source};`;
+      return isCached
+        ? `${name}[it] = ${source};`
+        : `const ${packType(value, width)} ${name} = ${source};`;
     });
-  const lines = isCached ? element.lines.map((line) => line.replace(/\b(x\d+)\.at\[e\]/g, "$1[it].at[e]")) : element.lines;
+  const lines = isCached
+    ? element.lines.map((line) => line.replace(/\b(x\d+)\.at\[e\]/g, "$1[it].at[e]"))
+    : element.lines;
   return [
     isCached ? "#pragma unroll" : "#pragma unroll 1",
     `for (u32 it = 0; it < ${steps}u; it++) {`,
@@ -183,12 +229,20 @@ function declarations(lines: readonly string[]): string[] {
   return lines.filter((line) => line.startsWith("@before ")).map((line) => line.slice(8));
 }
 
-function reductionPhase(draft: Draft, nodes: readonly Node[], space: Space, row: Scope, shape: Loop): string[] {
+function reductionPhase(
+  draft: Draft,
+  nodes: readonly Node[],
+  space: Space,
+  row: Scope,
+  shape: Loop,
+): string[] {
   const variables = nodes.map((node, i) => {
     const name = `r${draft.reductions.size + i}`;
     return { node, name, isMax: node.op.name === "reduceMax" };
   });
-  const start = variables.map(({ name, isMax }) => `float ${name} = ${isMax ? "-__int_as_float(0x7f800000)" : "0.f"};`);
+  const start = variables.map(
+    ({ name, isMax }) => `float ${name} = ${isMax ? "-__int_as_float(0x7f800000)" : "0.f"};`,
+  );
   const body = loop(draft, row, shape, space.columns, (scope) => {
     for (const { node, name, isMax } of variables) {
       const source = node.inputs[0]!;
@@ -221,13 +275,18 @@ function levelsOf(stores: readonly Store[], valueOf: (node: Node) => Value | und
   };
   for (const { node } of stores) levelOf(node);
   const count = Math.max(...levels.values());
-  return Array.from({ length: count }, (_, i) => [...levels].filter(([, level]) => level === i + 1).map(([node]) => node)).filter(
-    (nodes) => nodes.length > 0,
-  );
+  return Array.from({ length: count }, (_, i) =>
+    [...levels].filter(([, level]) => level === i + 1).map(([node]) => node),
+  ).filter((nodes) => nodes.length > 0);
 }
 
 /** Code that stores one element of each of `stores`: into a vector register when the layout allows. */
-function storeElements(draft: Draft, stores: readonly Store[], space: Space, scope: Scope): string[] {
+function storeElements(
+  draft: Draft,
+  stores: readonly Store[],
+  space: Space,
+  scope: Scope,
+): string[] {
   const { width } = draft;
   const around: string[] = [];
   for (const [i, { node, value, accumulate }] of stores.entries()) {
@@ -237,7 +296,10 @@ function storeElements(draft: Draft, stores: readonly Store[], space: Space, sco
     const offset = offsetOf(value, indices, node.shape);
     if (width > 1 && offset.column === "unit") {
       const target = `*(${packType(value, width)}*)(${pointer} + ${offset.text.replace(/\bc\b/g, "c0")})`;
-      around.push(`@before ${packType(value, width)} o${i}${accumulate ? ` = ${target}` : ""};`, `@after ${target} = o${i};`);
+      around.push(
+        `@before ${packType(value, width)} o${i}${accumulate ? ` = ${target}` : ""};`,
+        `@after ${target} = o${i};`,
+      );
       scope.lines.push(`put(o${i}.at[e], ${accumulate ? `value(o${i}.at[e]) + ` : ""}${element});`);
     } else {
       const at = `${pointer}[${offset.text}]`;
@@ -252,13 +314,19 @@ function mapKernel(stores: readonly Store[], space: Space, draft: Draft): Genera
   const { rows, columns } = space;
   const packs = columns / draft.width;
   const row = newScope("row");
-  const body = loop(draft, row, { threads: 1, steps: 1, isCached: false }, columns, (scope) => storeElements(draft, stores, space, scope));
+  const body = loop(draft, row, { threads: 1, steps: 1, isCached: false }, columns, (scope) =>
+    storeElements(draft, stores, space, scope),
+  );
   // the loop over columns becomes this thread's one vector
-  const inner = body.slice(2, -1).filter((line) => !line.startsWith("if (c0 >=") && !line.startsWith("const u32 c0 ="));
+  const inner = body
+    .slice(2, -1)
+    .filter((line) => !line.startsWith("if (c0 >=") && !line.startsWith("const u32 c0 ="));
   const total = rows * packs;
   const lines = [
     `for (u32 i = blockIdx.x * 256u + threadIdx.x; i < ${total}u; i += gridDim.x * 256u) {`,
-    packs === 1 ? "const u32 row = i, c0 = 0u;" : `const u32 row = i / ${packs}u, c0 = i % ${packs}u * ${draft.width}u;`,
+    packs === 1
+      ? "const u32 row = i, c0 = 0u;"
+      : `const u32 row = i / ${packs}u, c0 = i % ${packs}u * ${draft.width}u;`,
     ...row.lines,
     ...inner,
     "}",
@@ -272,7 +340,10 @@ function mapKernel(stores: readonly Store[], space: Space, draft: Draft): Genera
 }
 
 /** A reduction over axes that are not the last ones: lanes over results, the rest of the block along the sum. */
-export function reductionKernel({ node, value, accumulate }: Store, valueOf: (node: Node) => Value | undefined): GeneratedKernel {
+export function reductionKernel(
+  { node, value, accumulate }: Store,
+  valueOf: (node: Node) => Value | undefined,
+): GeneratedKernel {
   const source = node.inputs[0]!;
   const axes = node.attrs["axes"] as readonly number[];
   const kept = source.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim));
@@ -282,7 +353,9 @@ export function reductionKernel({ node, value, accumulate }: Store, valueOf: (no
   const draft = newDraft(1, valueOf, { rows: results, columns: count });
   const scope = newScope("row");
   const [outer, inner] = [split(plain("o"), kept), split(plain("k"), reduced)];
-  const indices = source.shape.map((_, axis) => (axes.includes(axis) ? inner[axis]! : outer[axis]!));
+  const indices = source.shape.map((_, axis) =>
+    axes.includes(axis) ? inner[axis]! : outer[axis]!,
+  );
   const element = elementOf(draft, source, indices, scope);
   const isMax = node.op.name === "reduceMax";
   const combine = (a: string, b: string): string => (isMax ? `fmaxf(${a}, ${b})` : `${a} + ${b}`);
@@ -327,4 +400,3 @@ function bodyOf(draft: Draft, stores: readonly Store[], lines: readonly string[]
   });
   return `(${parameters.join(", ")}) {\n${lines.join("\n")}\n}\n`;
 }
-

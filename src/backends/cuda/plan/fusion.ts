@@ -35,7 +35,8 @@ export function fuse(
   valueOf: (node: Node) => Value | undefined,
 ): FusedGroup[] {
   const inputsOf = (node: Node): readonly Node[] => storing.inputsOf(node);
-  const sourcesOf = ({ node }: Store): readonly Node[] => (storing.isExternal(node) ? [node] : inputsOf(node));
+  const sourcesOf = ({ node }: Store): readonly Node[] =>
+    storing.isExternal(node) ? [node] : inputsOf(node);
   const groups: Draft[] = [];
   const bySpace = new Map<string, Draft[]>();
   const groupOf = new Map<Node, Draft>();
@@ -58,11 +59,20 @@ export function fuse(
 
   const canJoin = (store: Store, group: Draft): boolean => {
     const inputs = sourcesOf(store);
-    const inner = new Set(group.stores.map(({ node }) => node).filter((node) => !storing.isExternal(node)));
+    const inner = new Set(
+      group.stores.map(({ node }) => node).filter((node) => !storing.isExternal(node)),
+    );
     const shared = new Set(group.stores.flatMap(sourcesOf));
-    const isRelated = inputs.some((input) => inner.has(input) || shared.has(input)) || inner.has(store.node);
+    const isRelated =
+      inputs.some((input) => inner.has(input) || shared.has(input)) || inner.has(store.node);
     if (!isRelated || group.stores.length >= MAX_STORES) return false;
-    if (reaches(inputs.filter((input) => !inner.has(input)), group)) return false;
+    if (
+      reaches(
+        inputs.filter((input) => !inner.has(input)),
+        group,
+      )
+    )
+      return false;
     try {
       const joined = [...group.stores, store];
       const kernel = rowKernel(joined, group.space!, outside(joined, storing, valueOf));
@@ -78,7 +88,10 @@ export function fuse(
     const at = order.get(store.node)!;
     const key = space ? `${space.rows} ${space.columns}` : "";
     const alike = space ? (bySpace.get(key) ?? []) : [];
-    const candidates = [...alike.slice(-LOOK_BACK), ...rowCandidates(store, space, bySpace)].reverse();
+    const candidates = [
+      ...alike.slice(-LOOK_BACK),
+      ...rowCandidates(store, space, bySpace),
+    ].reverse();
     const group = candidates.find((each) => canJoin(store, each));
     if (group) {
       group.stores.push(store);
@@ -95,12 +108,19 @@ export function fuse(
 }
 
 /** Groups along whose rows a value with one element a row may be stored. */
-function rowCandidates({ node }: Store, space: Space | undefined, bySpace: ReadonlyMap<string, Draft[]>): Draft[] {
+function rowCandidates(
+  { node }: Store,
+  space: Space | undefined,
+  bySpace: ReadonlyMap<string, Draft[]>,
+): Draft[] {
   if (!space || isReduction(node)) return [];
   const size = space.rows * space.columns;
   return [...bySpace.values()]
     .flat()
-    .filter((group) => group.space!.rows === size && group.stores.some((store) => isReduction(store.node)))
+    .filter(
+      (group) =>
+        group.space!.rows === size && group.stores.some((store) => isReduction(store.node)),
+    )
     .slice(-2);
 }
 

@@ -6,7 +6,10 @@ import { attentionGradient } from "../../../ops/attention-gradient.ts";
 import { attention } from "../../../ops/attention.ts";
 import { broadcastTo } from "../../../ops/broadcast-to.ts";
 import { isTrainable, leaves } from "../../../ops/leaf.ts";
-import { linearCrossEntropy, linearCrossEntropyGradient } from "../../../ops/linear-cross-entropy.ts";
+import {
+  linearCrossEntropy,
+  linearCrossEntropyGradient,
+} from "../../../ops/linear-cross-entropy.ts";
 import { matmul } from "../../../ops/matmul.ts";
 import { mul } from "../../../ops/mul.ts";
 import { neg } from "../../../ops/neg.ts";
@@ -55,19 +58,28 @@ export function isReduction(node: Node): boolean {
 }
 
 export function isLeaf(node: Node): boolean {
-  return node.inputs.length === 0 && (node.op === leaves.parameter || node.op === leaves.input || node.op === leaves.literal);
+  return (
+    node.inputs.length === 0 &&
+    (node.op === leaves.parameter || node.op === leaves.input || node.op === leaves.literal)
+  );
 }
 
 /** Decomposes, folds and merges `graph`, and decides how each value is stored. */
 export function planGraph(graph: Graph, precision: Precision): PlanGraph {
   const keep = (node: Node): boolean => special.has(node.op) && hasKernel(node, precision);
-  const simple = cse(fold(dropMarks(expand(rootsOf(graph), (node) => keep(node) || node.op.decompose === undefined))));
+  const simple = cse(
+    fold(
+      dropMarks(expand(rootsOf(graph), (node) => keep(node) || node.op.decompose === undefined)),
+    ),
+  );
   const order = topological(simple);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
   for (const node of order) for (const input of new Set(node.inputs)) users.get(input)!.push(node);
   const storage = new Map<Node, Storage>();
-  const isCache = (node: Node): boolean => node.op === leaves.input && graph.caches !== undefined && node.name! in graph.caches;
-  for (const node of order) storage.set(node, isCache(node) ? precision : storageOf(node, storage, precision));
+  const isCache = (node: Node): boolean =>
+    node.op === leaves.input && graph.caches !== undefined && node.name! in graph.caches;
+  for (const node of order)
+    storage.set(node, isCache(node) ? precision : storageOf(node, storage, precision));
   return { graph: withRoots(graph, simple), order, users, storage, precision };
 }
 
@@ -77,7 +89,9 @@ function hasKernel(node: Node, precision: Precision): boolean {
     const D = q.shape[3]!;
     // the kernels' windows look back alone; windows to both sides (ModernBERT) go by parts
     if (node.attrs["causal"] === false && node.attrs["window"] !== 0) return false;
-    return precision !== "f32" && node.attrs["softcap"] === 0 && v.shape[3] === D && isFlashSupported(D);
+    return (
+      precision !== "f32" && node.attrs["softcap"] === 0 && v.shape[3] === D && isFlashSupported(D)
+    );
   }
   if (node.op === rope.rules) return node.inputs[0]!.shape[2]! % 2 === 0;
   return true;
@@ -87,7 +101,8 @@ function hasKernel(node: Node, precision: Precision): boolean {
 function storageOf(node: Node, known: ReadonlyMap<Node, Storage>, precision: Precision): Storage {
   if (node.dtype === "bool") return "u8";
   if (!isFloat(node.dtype)) return "i32";
-  if (node.op === leaves.parameter) return isTrainable(node) || node.shape.length < 2 ? "f32" : precision;
+  if (node.op === leaves.parameter)
+    return isTrainable(node) || node.shape.length < 2 ? "f32" : precision;
   if (isReduction(node) || node.op === linearCrossEntropy.rules) return "f32";
   if (special.has(node.op)) return node.op === rope.rules ? known.get(node.inputs[0]!)! : precision;
   return node.inputs.some((input) => known.get(input) === precision) ? precision : "f32";

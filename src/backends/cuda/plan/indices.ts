@@ -45,12 +45,17 @@ export function split(index: Index, dims: Shape): Index[] {
 /** The row-major linear index of coordinates in `dims`. */
 export function joined(indices: readonly Index[], dims: Shape): Index {
   const strides = stridesOf(dims);
-  const terms = indices.flatMap((index, axis) => (dims[axis] === 1 || index.text === "0u" ? [] : [{ index, stride: strides[axis]! }]));
+  const terms = indices.flatMap((index, axis) =>
+    dims[axis] === 1 || index.text === "0u" ? [] : [{ index, stride: strides[axis]! }],
+  );
   if (terms.length === 0) return ZERO;
   if (terms.length === 1 && terms[0]!.stride === 1) return terms[0]!.index;
-  const text = terms.map(({ index, stride }) => (stride === 1 ? index.text : `${index.text} * ${stride}u`)).join(" + ");
+  const text = terms
+    .map(({ index, stride }) => (stride === 1 ? index.text : `${index.text} * ${stride}u`))
+    .join(" + ");
   const moving = terms.filter(({ index }) => index.column !== "none");
-  const isUnit = moving.length === 1 && moving[0]!.stride === 1 && moving[0]!.index.column === "unit";
+  const isUnit =
+    moving.length === 1 && moving[0]!.stride === 1 && moving[0]!.index.column === "unit";
   const column = moving.length === 0 ? "none" : isUnit ? "unit" : "other";
   return { text: `(${text})`, column, offset: 0 };
 }
@@ -94,4 +99,3 @@ export function columnAxis(shape: Shape, columns: number): number | undefined {
   }
   return undefined;
 }
-

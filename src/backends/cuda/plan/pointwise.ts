@@ -21,15 +21,16 @@ export const pointwise: Readonly<Record<string, (...x: string[]) => string>> = {
   less: (a, b) => `(${a} < ${b} ? 1.f : 0.f)`,
   equal: (a, b) => `(${a} == ${b} ? 1.f : 0.f)`,
   select: (condition, a, b) => `(${condition} != 0.f ? ${a} : ${b})`,
-  broadcastTo: (x) => x!,
-  boundary: (x) => x!,
-  stopGradient: (x) => x!,
+  broadcastTo: (x) => x,
+  boundary: (x) => x,
+  stopGradient: (x) => x,
 };
 
 /** A float literal of C with the value of `x`. */
 export function literalText(x: number): string {
   if (Number.isNaN(x)) return "__int_as_float(0x7fffffff)";
-  if (!Number.isFinite(x)) return x > 0 ? "__int_as_float(0x7f800000)" : "__int_as_float(0xff800000)";
+  if (!Number.isFinite(x))
+    return x > 0 ? "__int_as_float(0x7f800000)" : "__int_as_float(0xff800000)";
   const single = Math.fround(x);
   if (!Number.isFinite(single)) return literalText(single);
   const text = String(single);

@@ -6,7 +6,15 @@ import type { Gemm, GemmSpec } from "../gemm.ts";
 import { addUnit, type PlanContext, productStorage, storedValue } from "./context.ts";
 import { rowKernel, spaceOf } from "./fused-kernel.ts";
 import type { Product, Sum } from "./sums.ts";
-import { isDense, newValue, rowStride, STORAGE_BYTES, type Storage, type Unit, type Value } from "./value.ts";
+import {
+  isDense,
+  newValue,
+  rowStride,
+  STORAGE_BYTES,
+  type Storage,
+  type Unit,
+  type Value,
+} from "./value.ts";
 
 /** A matrix in memory: a value's region from `offset` elements on, with rows `ld` apart. */
 export interface Matrix {
@@ -50,12 +58,18 @@ export function locate({ value, offset }: Matrix): number {
 export function matrixOf(value: Value, columns: number): Matrix {
   const ld = rowStride(value, columns);
   if (ld === undefined)
-    throw new LorikeetError("cuda-plan", `Expected a value of rows of ${columns}, it has rows of ${value.cols} every ${value.ld}`);
+    throw new LorikeetError(
+      "cuda-plan",
+      `Expected a value of rows of ${columns}, it has rows of ${value.cols} every ${value.ld}`,
+    );
   return { value, offset: value.offset, ld };
 }
 
 /** A call of cuBLASLt; its plan is made once addresses are known. */
-export function gemmCall({ gemms, scratch }: Pick<PlanContext, "gemms" | "scratch">, spec: CallSpec): GemmCall {
+export function gemmCall(
+  { gemms, scratch }: Pick<PlanContext, "gemms" | "scratch">,
+  spec: CallSpec,
+): GemmCall {
   const { a, b, d, c, alpha = 1, transA = false, transB = false, M, N, K, batch } = spec;
   let gemm: Gemm | undefined;
   const operands = (): { a: number; b: number; c: number; d: number } => ({
@@ -68,7 +82,19 @@ export function gemmCall({ gemms, scratch }: Pick<PlanContext, "gemms" | "scratc
     const lds = { lda: a.ld, ldb: b.ld, ldc: (c ?? d).ld, ldd: d.ld };
     const factor = alpha / (a.value.factor * b.value.factor);
     const [type, outType] = [a.value.storage as GemmType, d.value.storage as GemmType];
-    const full: GemmSpec = { M, N, K, transA, transB, type, outType, ...lds, alpha: factor, beta: c ? 1 : 0, ...(batch && { batch }) };
+    const full: GemmSpec = {
+      M,
+      N,
+      K,
+      transA,
+      transB,
+      type,
+      outType,
+      ...lds,
+      alpha: factor,
+      beta: c ? 1 : 0,
+      ...(batch && { batch }),
+    };
     const at = operands();
     // timing must not touch what outlives the program: gradients are written to scratch memory
     const safe = d.value.region.isPlanned ? at : { ...at, c: scratch.address, d: scratch.address };
@@ -85,10 +111,17 @@ export function gemmCall({ gemms, scratch }: Pick<PlanContext, "gemms" | "scratc
 }
 
 /** `node` stored as `storage` in rows of `columns`: its value, a parameter's copy, or a converted copy made by a unit. */
-export function operand(context: PlanContext, node: Node, storage: Storage, columns: number): Matrix {
-  if (isTrainable(node)) return matrixOf(context.state.copyOf(node.name!, context.plan.precision), columns);
+export function operand(
+  context: PlanContext,
+  node: Node,
+  storage: Storage,
+  columns: number,
+): Matrix {
+  if (isTrainable(node))
+    return matrixOf(context.state.copyOf(node.name!, context.plan.precision), columns);
   const value = storedValue(context, node);
-  if (value.storage === storage && rowStride(value, columns) !== undefined) return matrixOf(value, columns);
+  if (value.storage === storage && rowStride(value, columns) !== undefined)
+    return matrixOf(value, columns);
   const key = `${storage} ${String(context.order.get(node))}`;
   const known = context.copies.get(key);
   if (known) return matrixOf(known, columns);
@@ -101,7 +134,12 @@ export function operand(context: PlanContext, node: Node, storage: Storage, colu
 }
 
 /** The calls that compute `product` into `target`, adding `c` (or what is there, when it is the target itself). */
-export function productCall(context: PlanContext, product: Product, target: Matrix, c: Matrix | undefined): GemmCall {
+export function productCall(
+  context: PlanContext,
+  product: Product,
+  target: Matrix,
+  c: Matrix | undefined,
+): GemmCall {
   const [left, right] = product.node.inputs as [Node, Node];
   const [M, N] = product.node.shape.slice(-2) as [number, number];
   const K = left.shape.at(product.transA ? -2 : -1)!;
@@ -111,8 +149,21 @@ export function productCall(context: PlanContext, product: Product, target: Matr
   const b = operand(context, product.b, type, right.shape.at(-1)!);
   const batch = count > 1 ? { count, a: M * K, b: K * N, c: M * N, d: M * N } : undefined;
   const { alpha, transA, transB } = product;
-  if (batch && ![a, b].every(({ value }) => isDense(value))) throw new LorikeetError("cuda-plan", "Expected dense operands of a batched product");
-  return gemmCall(context, { M, N, K, alpha, transA, transB, a, b, d: target, c, ...(batch && { batch }) });
+  if (batch && ![a, b].every(({ value }) => isDense(value)))
+    throw new LorikeetError("cuda-plan", "Expected dense operands of a batched product");
+  return gemmCall(context, {
+    M,
+    N,
+    K,
+    alpha,
+    transA,
+    transB,
+    a,
+    b,
+    d: target,
+    c,
+    ...(batch && { batch }),
+  });
 }
 
 /** Products of trainable parameters alone read their copies, which have the program's precision. */
@@ -121,15 +172,28 @@ function typeOf(context: PlanContext, { a, b }: Product): Storage {
 }
 
 /** A unit for `sum` into `target`; `accumulate` adds to what the target holds. */
-export function sumUnit(context: PlanContext, sum: Sum, target: Value, options: { accumulate?: boolean; isEager?: boolean } = {}): Unit {
+export function sumUnit(
+  context: PlanContext,
+  sum: Sum,
+  target: Value,
+  options: { accumulate?: boolean; isEager?: boolean } = {},
+): Unit {
   const columns = sum.node.shape.at(-1)!;
   const d = matrixOf(target, columns);
   const others = sum.others.map((node) => storedValue(context, node));
   const first = others[0];
-  const canRead = others.length === 1 && first!.storage === target.storage && rowStride(first!, columns) !== undefined;
+  const canRead =
+    others.length === 1 &&
+    first!.storage === target.storage &&
+    rowStride(first!, columns) !== undefined;
   const start = options.accumulate ? d : canRead ? matrixOf(first!, columns) : undefined;
-  const added = others.length > 0 && !canRead ? addOthers(context, sum, target, options.accumulate ?? false) : undefined;
-  const calls = sum.products.map((product, i) => productCall(context, product, d, i > 0 || added ? d : start));
+  const added =
+    others.length > 0 && !canRead
+      ? addOthers(context, sum, target, options.accumulate ?? false)
+      : undefined;
+  const calls = sum.products.map((product, i) =>
+    productCall(context, product, d, i > 0 || added ? d : start),
+  );
   return {
     name: sum.products.length > 1 || others.length > 0 ? "gemm sum" : "gemm",
     reads: [...calls.flatMap(({ reads }) => reads), ...others],
@@ -148,12 +212,23 @@ export function sumUnit(context: PlanContext, sum: Sum, target: Value, options: 
 }
 
 /** A unit that writes the sum of the terms that are no products. */
-function addOthers(context: PlanContext, { node, others }: Sum, target: Value, accumulate: boolean): Unit {
-  const total = others.reduce((sum, other) => ({ ...node, op: ADD, attrs: {}, inputs: [sum, other] }));
+function addOthers(
+  context: PlanContext,
+  { node, others }: Sum,
+  target: Value,
+  accumulate: boolean,
+): Unit {
+  const total = others.reduce((sum, other) => ({
+    ...node,
+    op: ADD,
+    attrs: {},
+    inputs: [sum, other],
+  }));
   const store = { node: total, value: target, accumulate };
-  const kernel = rowKernel([store], spaceOf(node)!, (each) => (each === total ? undefined : context.values.get(each)));
+  const kernel = rowKernel([store], spaceOf(node)!, (each) =>
+    each === total ? undefined : context.values.get(each),
+  );
   return context.kernels.unit("add", kernel, [store]);
 }
 
 const ADD = { name: "add", inputs: ["a", "b"], cases: [] } as const;
-

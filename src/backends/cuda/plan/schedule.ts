@@ -3,12 +3,15 @@ import { LorikeetError } from "../../../errors.ts";
 import type { Region, Unit, Value } from "./value.ts";
 
 /**
- * Orders units so that inputs come first: otherwise as given, but units that only lead to eager ones (parameter
- * gradients) run as soon as they can, which frees the activations they read.
+ * Orders units so that inputs come first: otherwise as given, but eager units (parameter gradients, and what is
+ * computed again for them alone) run as soon as they can, which frees the activations they read, and other late ones
+ * only when they are needed.
  */
 export function schedule(units: readonly Unit[]): Unit[] {
   const producers = new Map<Value, Unit>();
-  for (const unit of units) for (const value of unit.writes) if (value.region.isPlanned || !producers.has(value)) producers.set(value, unit);
+  for (const unit of units)
+    for (const value of unit.writes)
+      if (value.region.isPlanned || !producers.has(value)) producers.set(value, unit);
   const needs = new Map<Unit, Set<Unit>>();
   const users = new Map<Unit, Set<Unit>>(units.map((unit) => [unit, new Set<Unit>()]));
   for (const unit of units) {
@@ -21,10 +24,14 @@ export function schedule(units: readonly Unit[]): Unit[] {
     }
     needs.set(unit, before);
   }
-  const eager = new Set<Unit>();
-  for (const unit of [...units].reverse()) {
-    const after = [...users.get(unit)!];
-    if (unit.isEager || (after.length > 0 && after.every((user) => eager.has(user)))) eager.add(unit);
+  const eager = new Set(units.filter((unit) => unit.isEager));
+  for (let before = -1; before !== eager.size;) {
+    before = eager.size;
+    for (const unit of [...units].reverse()) {
+      const after = [...users.get(unit)!];
+      if (unit.isLate && after.length > 0 && after.every((user) => eager.has(user)))
+        eager.add(unit);
+    }
   }
   const done = new Set<Unit>();
   const order: Unit[] = [];
@@ -45,9 +52,17 @@ export function schedule(units: readonly Unit[]): Unit[] {
         continue;
       }
       if (open.has(top.unit))
-        throw new LorikeetError("cuda-plan", `Units ${top.unit.name} and ${missing[0]!.name} need each other`);
+        throw new LorikeetError(
+          "cuda-plan",
+          `Units ${top.unit.name} and ${missing[0]!.name} need each other`,
+        );
       open.add(top.unit);
-      for (const each of missing) stack.push({ unit: each, isOpen: false });
+      // what is pushed last runs first: late units after all else that this one waits for
+      const sorted = [
+        ...missing.filter((each) => each.isLate),
+        ...missing.filter((each) => !each.isLate),
+      ];
+      for (const each of sorted) stack.push({ unit: each, isOpen: false });
     }
   };
   const emitReady = (from: readonly Unit[]): void => {
@@ -55,14 +70,19 @@ export function schedule(units: readonly Unit[]): Unit[] {
     while (stack.length > 0) {
       const unit = stack.pop()!;
       for (const user of users.get(unit)!) {
-        if (!eager.has(user) || done.has(user) || [...needs.get(user)!].some((each) => !done.has(each))) continue;
+        if (
+          !eager.has(user) ||
+          done.has(user) ||
+          [...needs.get(user)!].some((each) => !done.has(each))
+        )
+          continue;
         emit(user);
         stack.push(user);
       }
     }
   };
   for (const unit of units) {
-    if (eager.has(unit)) continue;
+    if (eager.has(unit) || unit.isLate) continue;
     const start = order.length;
     emit(unit);
     emitReady(order.slice(start));
@@ -88,7 +108,9 @@ export function layOut(units: readonly Unit[]): { bytes: number; place: (base: n
   let total = 0;
   for (const [region, { first, last }] of regions) {
     const size = Math.max(256, Math.ceil(region.bytes / 256) * 256);
-    const busy = placed.filter((other) => other.first <= last && first <= other.last).sort((a, b) => a.start - b.start);
+    const busy = placed
+      .filter((other) => other.first <= last && first <= other.last)
+      .sort((a, b) => a.start - b.start);
     let start = 0;
     let best: { start: number; gap: number } | undefined;
     for (const other of busy) {

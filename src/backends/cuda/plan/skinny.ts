@@ -9,7 +9,12 @@ import type { Value } from "./value.ts";
 export interface RowsSpec {
   readonly T: number;
   readonly N: number;
-  readonly parts: readonly { readonly x: Matrix; readonly w: Matrix; readonly out: Matrix; readonly K: number }[];
+  readonly parts: readonly {
+    readonly x: Matrix;
+    readonly w: Matrix;
+    readonly out: Matrix;
+    readonly K: number;
+  }[];
 }
 
 /** out[f · strideF + n · strideN] += factor · x (T, F)ᵀ · g (T, N) for up to four parts. */
@@ -19,7 +24,12 @@ export interface TokensSpec {
   readonly factor: number;
   readonly strideF: number;
   readonly strideN: number;
-  readonly parts: readonly { readonly x: Matrix; readonly g: Matrix; readonly out: Value; readonly F: number }[];
+  readonly parts: readonly {
+    readonly x: Matrix;
+    readonly g: Matrix;
+    readonly out: Value;
+    readonly F: number;
+  }[];
 }
 
 const MAX_PARTS = 4;
@@ -27,7 +37,10 @@ const MAX_SHORT = 64;
 /** Blocks that fill a large GPU a few times over. */
 const WANTED_BLOCKS = 528;
 /** Memory that all calls of an engine share: counters that are zero between calls, then partial sums. */
-export const SKINNY = { bytes: 32 << 20, counters: 64 << 10 } as const;
+export const SKINNY: { readonly bytes: number; readonly counters: number } = {
+  bytes: 32 << 20,
+  counters: 64 << 10,
+};
 const POINTERS = "p".repeat(3 * MAX_PARTS);
 
 function isAligned({ value, offset, ld }: Matrix): boolean {
@@ -43,8 +56,16 @@ function four(values: readonly number[]): number[] {
   return Array.from({ length: MAX_PARTS }, (_, i) => values[i] ?? 0);
 }
 
-function kernelOf({ device, plan }: PlanContext, name: string, parameters: string, N: number): Kernel {
-  return loadModule(device, ["skinny"], { SHORT: N, USE_F16: plan.precision === "f16" ? 1 : 0 }).kernel(name, parameters);
+function kernelOf(
+  { device, plan }: PlanContext,
+  name: string,
+  parameters: string,
+  N: number,
+): Kernel {
+  return loadModule(device, ["skinny"], {
+    SHORT: N,
+    USE_F16: plan.precision === "f16" ? 1 : 0,
+  }).kernel(name, parameters);
 }
 
 /** Median of a few timed runs, in milliseconds. */
@@ -69,7 +90,12 @@ export function rowsCall(context: PlanContext, { T, N, parts }: RowsSpec): GemmC
       ...four(parts.map(({ K }) => K)),
       ...four(parts.map(({ w }) => w.ld)),
     ];
-    kernel!.launch([Math.ceil(T / 32), parts.length], 256, [...tables, T, first!.x.ld, first!.out.ld], 8 * 32 * N * 4);
+    kernel!.launch(
+      [Math.ceil(T / 32), parts.length],
+      256,
+      [...tables, T, first!.x.ld, first!.out.ld],
+      8 * 32 * N * 4,
+    );
   };
   return {
     reads: parts.flatMap(({ x, w }) => [x.value, w.value]),
@@ -88,10 +114,14 @@ export function rowsCall(context: PlanContext, { T, N, parts }: RowsSpec): GemmC
 export function tokensCall(context: PlanContext, spec: TokensSpec): GemmCall | undefined {
   const { T, N, parts, factor, strideF, strideN } = spec;
   const [first] = parts;
-  const fits = parts.every(({ x, g, F }) => F % 8 === 0 && isAligned(x) && isAligned(g) && x.ld === first!.x.ld && g.ld === first!.g.ld);
+  const fits = parts.every(
+    ({ x, g, F }) =>
+      F % 8 === 0 && isAligned(x) && isAligned(g) && x.ld === first!.x.ld && g.ld === first!.g.ld,
+  );
   const { blocks, splits, starts } = tokensLayout(spec);
   const bytes = SKINNY.counters + blocks * splits * 64 * N * 4;
-  if (!fits || !isShort(N, parts.length) || blocks * 4 > SKINNY.counters || bytes > SKINNY.bytes) return undefined;
+  if (!fits || !isShort(N, parts.length) || blocks * 4 > SKINNY.counters || bytes > SKINNY.bytes)
+    return undefined;
   let kernel: Kernel | undefined;
   const launch = (outs: readonly number[]): void => {
     const tables = [
@@ -101,7 +131,17 @@ export function tokensCall(context: PlanContext, spec: TokensSpec): GemmCall | u
       ...four(parts.map(({ F }) => F)),
       ...four(starts),
     ];
-    const sizes = [parts.length, T, first!.x.ld, first!.g.ld, strideF, strideN, factor, context.skinny + SKINNY.counters, context.skinny];
+    const sizes = [
+      parts.length,
+      T,
+      first!.x.ld,
+      first!.g.ld,
+      strideF,
+      strideN,
+      factor,
+      context.skinny + SKINNY.counters,
+      context.skinny,
+    ];
     kernel!.launch([blocks, splits], 128, [...tables, ...sizes], 4 * 64 * (72 + N + 8) * 2);
   };
   return {
@@ -119,7 +159,11 @@ export function tokensCall(context: PlanContext, spec: TokensSpec): GemmCall | u
   };
 }
 
-function tokensLayout({ T, parts }: Pick<TokensSpec, "T" | "parts">): { blocks: number; splits: number; starts: number[] } {
+function tokensLayout({ T, parts }: Pick<TokensSpec, "T" | "parts">): {
+  blocks: number;
+  splits: number;
+  starts: number[];
+} {
   let blocks = 0;
   const starts = parts.map(({ F }) => (blocks += Math.ceil(F / 64)) - Math.ceil(F / 64));
   const splits = Math.max(1, Math.min(Math.ceil(T / 256), 16, Math.round(WANTED_BLOCKS / blocks)));

@@ -8,7 +8,16 @@ import type { Sum } from "./sums.ts";
 const MAX_INLINE = 160;
 /** Operations from which a value with several users is stored rather than repeated. */
 const MAX_REPEAT = 40;
-const COSTLY: Readonly<Record<string, number>> = { pad: 8, concat: 8, erf: 8, tanh: 6, sin: 10, cos: 10, exp: 3, sigmoid: 4 };
+const COSTLY: Readonly<Record<string, number>> = {
+  pad: 8,
+  concat: 8,
+  erf: 8,
+  tanh: 6,
+  sin: 10,
+  cos: 10,
+  exp: 3,
+  sigmoid: 4,
+};
 
 /** How the planner sees each node: stored values and what they are computed from. */
 export interface Storing {
@@ -22,7 +31,8 @@ export interface Storing {
 
 export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Storing {
   const stored = new Set<Node>();
-  const isBoundary = (node: Node): boolean => isLeaf(node) || sums.has(node) || isSpecial(node, sums) || stored.has(node);
+  const isBoundary = (node: Node): boolean =>
+    isLeaf(node) || sums.has(node) || isSpecial(node, sums) || stored.has(node);
   const need = (node: Node): void => {
     const source = stripReshape(node);
     if (!isLeaf(source) && !sums.has(source) && !isSpecial(source, sums)) stored.add(source);
@@ -40,7 +50,10 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
   for (const node of plan.order) {
     if (node.op === leaves.constant || scalarOf(node) !== undefined) continue;
     const own = COSTLY[node.op.name] ?? 1;
-    const total = node.inputs.reduce((sum, input) => sum + (isBoundary(input) ? 1 : (cost.get(input) ?? 0)), own);
+    const total = node.inputs.reduce(
+      (sum, input) => sum + (isBoundary(input) ? 1 : (cost.get(input) ?? 0)),
+      own,
+    );
     cost.set(node, total);
     if (isBoundary(node) || isUnfused(node)) continue;
     const isRepeated = plan.users.get(node)!.length > 1 && total > MAX_REPEAT;
@@ -51,7 +64,9 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
     const cached = known.get(node);
     if (cached) return cached;
     const sum = sums.get(node);
-    const direct = sum ? [...sum.products.flatMap(({ a, b }) => [a, b]), ...sum.others] : node.inputs;
+    const direct = sum
+      ? [...sum.products.flatMap(({ a, b }) => [a, b]), ...sum.others]
+      : node.inputs;
     const found = new Set<Node>();
     for (const input of direct) {
       if (isBoundary(input)) found.add(input);
@@ -61,7 +76,11 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
     known.set(node, result);
     return result;
   };
-  return { stored, inputsOf, isExternal: (node) => isLeaf(node) || sums.has(node) || isSpecial(node, sums) };
+  return {
+    stored,
+    inputsOf,
+    isExternal: (node) => isLeaf(node) || sums.has(node) || isSpecial(node, sums),
+  };
 }
 
 /** Whether `node` is computed by a kernel of its own other than a matrix product. */

@@ -39,27 +39,43 @@ export function findSums({ order, users, graph }: PlanGraph): Map<Node, Sum> {
   return sums;
 }
 
-function flatten(top: Node, isPrivate: (node: Node) => boolean): { sum: Sum; products: Product[]; inside: Node[] } {
+function flatten(
+  top: Node,
+  isPrivate: (node: Node) => boolean,
+): { sum: Sum; products: Product[]; inside: Node[] } {
   const products: Product[] = [];
   const others: Node[] = [];
   const inside: Node[] = [];
-  const stack: { node: Node; factor: number; outer: Node }[] = [{ node: top, factor: 1, outer: top }];
+  const stack: { node: Node; factor: number; outer: Node }[] = [
+    { node: top, factor: 1, outer: top },
+  ];
   while (stack.length > 0) {
     const { node, factor, outer } = stack.pop()!;
     const isOpen = node === top || isPrivate(node);
     const { alpha, core } = stripScale(node);
-    if (isOpen && node.op === add.rules && node.inputs.every((input) => sameShape(input.shape, node.shape))) {
+    if (
+      isOpen &&
+      node.op === add.rules &&
+      node.inputs.every((input) => sameShape(input.shape, node.shape))
+    ) {
       if (node.inputs[0] === node.inputs[1]) {
         others.push(outer);
         continue;
       }
       if (factor === 1) {
         if (node !== top) inside.push(node);
-        for (const input of [...node.inputs].reverse()) stack.push({ node: input, factor, outer: input });
+        for (const input of [...node.inputs].reverse())
+          stack.push({ node: input, factor, outer: input });
         continue;
       }
     }
-    if (isOpen && core !== node && sameShape(core.shape, node.shape) && isPrivate(core) && core.op === matmul.rules) {
+    if (
+      isOpen &&
+      core !== node &&
+      sameShape(core.shape, node.shape) &&
+      isPrivate(core) &&
+      core.op === matmul.rules
+    ) {
       if (node !== top) inside.push(node);
       inside.push(...between(node, core));
       stack.push({ node: core, factor: factor * alpha, outer });
@@ -76,15 +92,20 @@ function flatten(top: Node, isPrivate: (node: Node) => boolean): { sum: Sum; pro
 /** Nodes from below `node` down to `core`: the factors between them. */
 function between(node: Node, core: Node): Node[] {
   const path: Node[] = [];
-  for (let at = node; at !== core; ) {
-    at = at.inputs.find((input) => sameShape(input.shape, core.shape) && stripScale(input).core === core)!;
+  for (let at = node; at !== core;) {
+    at = at.inputs.find(
+      (input) => sameShape(input.shape, core.shape) && stripScale(input).core === core,
+    )!;
     path.push(at);
   }
   return path;
 }
 
 function productOf(node: Node, factor: number): Product {
-  const [a, b] = node.inputs.map((input) => operandOf(input)) as [ReturnType<typeof operandOf>, ReturnType<typeof operandOf>];
+  const [a, b] = node.inputs.map((input) => operandOf(input)) as [
+    ReturnType<typeof operandOf>,
+    ReturnType<typeof operandOf>,
+  ];
   return {
     node,
     a: a.core,

@@ -5,7 +5,13 @@ import type { Shape } from "../../../tensor/shape.ts";
 export type Storage = "bf16" | "f16" | "f32" | "i32" | "u8";
 
 /** Bytes of a stored element. */
-export const STORAGE_BYTES: Readonly<Record<Storage, number>> = { bf16: 2, f16: 2, f32: 4, i32: 4, u8: 1 };
+export const STORAGE_BYTES: Readonly<Record<Storage, number>> = {
+  bf16: 2,
+  f16: 2,
+  f32: 4,
+  i32: 4,
+  u8: 1,
+};
 
 /** A piece of device memory. Its address is known once the plan is laid out (or at once, for weights and state). */
 export interface Region {
@@ -40,6 +46,8 @@ export interface Unit {
   readonly scratch: readonly Value[];
   /** Runs as soon as its inputs exist, to free them (gradients of parameters). */
   readonly isEager?: boolean;
+  /** Runs only when something else needs it: values that are computed again for the backward pass. */
+  readonly isLate?: boolean;
   /** Called after addresses are known, before the first run: may compile, time and choose. */
   prepare?(): void;
   /** Puts the launches on the stream. */

@@ -1,0 +1,150 @@
+import { sampleLatents, startNoise, toRgb } from "../diffusion/sample.ts";
+import { createSampler, type SamplerName, SAMPLERS } from "../diffusion/sampler.ts";
+import type { PredictionType } from "../diffusion/scheduler-config.ts";
+import { LorikeetError } from "../errors.ts";
+import { vaeFactor } from "../models/autoencoder-kl.ts";
+import { Random } from "../tensor/random.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { ImagePipeline } from "./image-pipeline.ts";
+import { type ImageSession, openImageSession, timeIds } from "./image-session.ts";
+
+/** Options of `imagine`. */
+export interface ImagineOptions {
+  readonly prompt: string;
+  /** What to keep away from. */
+  readonly negativePrompt?: string;
+  /** Default 25. */
+  readonly steps?: number;
+  /** How strongly the prompt is followed, 1: not more than the network does by itself. Default 7.5. */
+  readonly guidance?: number;
+  /** The same seed gives the same image. Default 0. */
+  readonly seed?: number;
+  /** Pixels; multiples of 8. Default: what the model was trained on. */
+  readonly width?: number;
+  readonly height?: number;
+  readonly sampler?: SamplerName;
+  /** Noise that `ddim` adds at each step, 0 to 1. */
+  readonly eta?: number;
+  /** What the model predicts, where its scheduler_config.json is wrong or absent. */
+  readonly predictionType?: PredictionType;
+  /** Standard normal latents (1, C, h, w) to start from, in place of the seed's. */
+  readonly latents?: Tensor;
+  readonly onStep?: (done: number, total: number) => void;
+}
+
+/** An image: red, green and blue of each pixel, row by row; and every setting that it was made with. */
+export interface MadeImage {
+  readonly width: number;
+  readonly height: number;
+  readonly rgb: Uint8Array;
+  /** Latents as the UNet knows them, (1, C, h, w). */
+  readonly latents: Tensor;
+  readonly settings: ImageSettings;
+}
+
+/** What an image was made with. */
+export interface ImageSettings {
+  readonly prompt: string;
+  readonly negativePrompt: string;
+  readonly steps: number;
+  readonly guidance: number;
+  readonly seed: number;
+  readonly sampler: SamplerName;
+  readonly model: string;
+}
+
+/**
+ * Makes an image from a prompt. With `session` its compiled programs are used again; else one is opened and closed.
+ * @throws LorikeetError `image-size`, `unknown-sampler`, `non-finite-latents`
+ */
+export async function imagine(
+  pipeline: ImagePipeline,
+  options: ImagineOptions,
+  session?: ImageSession,
+): Promise<MadeImage> {
+  if (session) return make(pipeline, session, options);
+  const own = await openImageSession(pipeline);
+  try {
+    return await make(pipeline, own, options);
+  } finally {
+    await own.dispose();
+  }
+}
+
+async function make(
+  pipeline: ImagePipeline,
+  session: ImageSession,
+  options: ImagineOptions,
+): Promise<MadeImage> {
+  const { configs, scheduler, name } = pipeline.checkpoint;
+  const { steps = 25, guidance = 7.5, seed = 0, eta = 0, negativePrompt = "" } = options;
+  const samplerName = samplerOf(options.sampler);
+  const factor = vaeFactor(configs.vae);
+  const own = factor * Number(configs.unet["sample_size"] ?? 64);
+  const { width = own, height = own } = options;
+  checkSize(width, height, factor);
+  const config = {
+    ...scheduler,
+    ...(options.predictionType && { predictionType: options.predictionType }),
+  };
+  const sampler = createSampler(samplerName, config, { steps, eta });
+  const isGuided = guidance !== 1;
+  const sizes = timeIds(pipeline, [height, width, 0, 0, height, width]);
+  const conditionOf = async (text: string): Promise<Record<string, Tensor>> => ({
+    ...(await session.condition([text])),
+    ...sizes,
+  });
+  const condition = await conditionOf(options.prompt);
+  const negative = isGuided ? await conditionOf(negativePrompt) : undefined;
+  const [h, w] = [height / factor, width / factor];
+  const length = condition["encoder_hidden_states"]!.shape[1]!;
+  const denoise = await session.denoiser({
+    batch: isGuided ? 2 : 1,
+    height: h,
+    width: w,
+    length,
+  });
+  const channels = Number(configs.unet["in_channels"] ?? 4);
+  const latents = await sampleLatents(denoise, {
+    sampler,
+    start: options.latents ?? startNoise(seed, [1, channels, h, w]),
+    condition,
+    negative,
+    guidance,
+    random: new Random(seed).fork("steps"),
+    ...(options.onStep && { onStep: options.onStep }),
+  });
+  const rgb = toRgb(await session.decode(latents));
+  const settings = {
+    prompt: options.prompt,
+    negativePrompt,
+    steps,
+    guidance,
+    seed,
+    sampler: samplerName,
+    model: name,
+  };
+  return { width, height, rgb, latents, settings };
+}
+
+function samplerOf(name: string = SAMPLERS[0]): SamplerName {
+  const known = SAMPLERS.find((sampler) => sampler === name);
+  if (known) return known;
+  throw new LorikeetError(
+    "unknown-sampler",
+    `Expected a sampler out of ${SAMPLERS.join(", ")}, got ${name}`,
+  );
+}
+
+/** @throws LorikeetError `image-size` when the latents would not be a whole number of pixels */
+export function checkSize(width: number, height: number, factor: number): void {
+  const unit = Math.max(8, factor);
+  if ([width, height].every((side) => Number.isInteger(side) && side > 0 && side % unit === 0))
+    return;
+  const near = [width, height].map((side) => Math.max(unit, Math.round(side / unit) * unit));
+  throw new LorikeetError(
+    "image-size",
+    `Expected width and height to be multiples of ${unit}, got ${width} × ${height}`,
+    { hint: `Nearest: ${near.join(" × ")}.` },
+  );
+}
