@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from "node:util";
 import { expect, test } from "vitest";
 import { answersTable } from "./answers-table.ts";
 
@@ -6,13 +7,13 @@ const SAMPLES = [
 ] as const;
 
 test("prompt, base and adapted answer stand side by side, the base cut short", () => {
-  const table = answersTable(SAMPLES, 100);
+  const table = stripVTControlCharacters(answersTable(SAMPLES, 100));
   expect(table).toContain("Base model");
   expect(table).toMatch(/│ Hello! +│ The sea\. The sea\. .*│ Squawk! +│/);
   expect(table).toContain("…");
 });
 
 test.each([60, 100, 300])("fits into %i columns", (width) => {
-  const lines = answersTable(SAMPLES, width).split("\n");
+  const lines = stripVTControlCharacters(answersTable(SAMPLES, width)).split("\n");
   for (const line of lines) expect(line.length).toBeLessThanOrEqual(Math.min(width, 120));
 });

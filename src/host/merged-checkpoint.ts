@@ -60,17 +60,6 @@ export async function mergedCheckpoint(
   };
 }
 
-/** `checkpoint` with all its real weights as `dtype`. */
-export function convertedCheckpoint(checkpoint: Checkpoint, dtype: DType): Checkpoint {
-  const { config, weights } = checkpoint;
-  const plain = weights.names.map((name): [string, MergedWeight] => [name, { source: name, steps: [], shape: weights.get(name).shape }]); // prettier-ignore
-  return {
-    ...checkpoint,
-    config: { ...config, ...dtypeFields(config, dtype) },
-    weights: mergedWeights(weights, new Map(plain), { dtype }),
-  };
-}
-
 function mergedWeights(
   base: WeightSource,
   plan: ReadonlyMap<string, MergedWeight>,

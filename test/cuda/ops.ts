@@ -47,10 +47,7 @@ async function checkCase(rules: Rules, test: OpCase, seed: number): Promise<stri
     );
   }
   const all = { ...feeds, "seed weights": weights };
-  const expected = interpret(
-    Object.values(outputs),
-    (name) => all[name as keyof typeof all],
-  );
+  const expected = interpret(Object.values(outputs), (name) => all[name as keyof typeof all]);
   const program = await engine.compile({ outputs, gradients: {} });
   const actual = await program.run(all);
   await program.dispose();

@@ -17,13 +17,6 @@ export interface DeviceInfo {
 
 const ATTRIBUTE = { multiprocessors: 16, l2: 38, major: 75, minor: 76, sharedOptIn: 97 } as const;
 
-/** GPUs that the driver shows, in its order (CUDA_VISIBLE_DEVICES applies). */
-export function listDevices(): DeviceInfo[] {
-  const { call } = openDriver();
-  call.cuDeviceGetCount(out32);
-  return Array.from({ length: out32[0]! }, (_, index) => deviceInfo(index));
-}
-
 /** @throws LorikeetError `cuda-device` when there is no GPU of that index */
 export function deviceInfo(index: number): DeviceInfo {
   const { call } = openDriver();

@@ -6,7 +6,7 @@ import type { Shape } from "../../../tensor/shape.ts";
 import { isReduction, scalarOf } from "./graph.ts";
 import { broadcasted, type Index, joined, plain, reshaped, shifted } from "./indices.ts";
 import { literalText, pointwise } from "./pointwise.ts";
-import { isDense, STORAGE_BYTES, type Value } from "./value.ts";
+import { isDense, type Value } from "./value.ts";
 
 /** Lines of code in one block, and what is known inside it. */
 export interface Scope {
@@ -279,9 +279,4 @@ function loadFloat(
   }
   const home = homeOf(scope, indices);
   return define(kernel, "float", `value(${pointer}[${wide(value, offset.text)}])`, home, key);
-}
-
-/** Bytes that a kernel moves for each element of `value`. */
-export function bytesOf(value: Value): number {
-  return STORAGE_BYTES[value.storage];
 }
