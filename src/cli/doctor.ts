@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import pc from "picocolors";
 import { diagnose, type Finding, HOST_PROBES } from "../host/doctor.ts";
+import { formatBytes } from "../host/run-files/run-numbers.ts";
 import { type CliContext, EXIT_CODES } from "./context.ts";
 
 const MARKS: Readonly<Record<Finding["status"], string>> = {
@@ -15,10 +16,27 @@ export function register(command: Command, context: CliContext): void {
     .option("--json", "print the findings as JSON")
     .addHelpText("after", "\nExamples:\n  lorikeet doctor\n  lorikeet doctor --json")
     .action(async ({ json }: { json?: boolean }) => {
-      const findings = await diagnose(HOST_PROBES);
+      const findings = await diagnose([...HOST_PROBES, probeCuda]);
       context.out.write(json ? `${JSON.stringify({ findings }, null, 2)}\n` : shown(findings));
       if (findings.some(({ status }) => status === "missing")) context.exitCode = EXIT_CODES.failed;
     });
+}
+
+/** What the CUDA engine would find. Without it everything runs on the CPU, so nothing here is missing. */
+async function probeCuda(): Promise<Finding> {
+  const { describeCuda } = await import("../backends/cuda/describe.ts");
+  const { usable, libraries, devices, attention } = describeCuda();
+  const found = libraries.map(({ name, version, path, problem }) =>
+    problem === undefined ? `${name} ${version ?? ""} (${path ?? ""})` : `${name}: ${problem}`,
+  );
+  const gpus = devices.map(
+    ({ index, name, freeBytes }) => `cuda:${index} ${name}, ${formatBytes(freeBytes)} free`,
+  );
+  const test = attention ? [`attention self-test: ${JSON.stringify(attention)}`] : [];
+  const detail = [...gpus, ...found, ...test].join("; ");
+  if (usable) return { name: "CUDA", status: "ok", detail };
+  const remedy = libraries.find(({ hint }) => hint !== undefined)?.hint;
+  return { name: "CUDA", status: "limited", detail, ...(remedy !== undefined && { remedy }) };
 }
 
 function shown(findings: readonly Finding[]): string {

@@ -146,6 +146,7 @@ function computed(
     case "gatherRows":
       return { text: gathered(kernel, node, indices, at), at };
     case "randomMask":
+    case "randomDrop":
       return { text: randomElement(kernel, node, indices), at };
     default:
       throw new LorikeetError(
@@ -211,13 +212,15 @@ function randomElement(kernel: KernelText, node: Node, indices: readonly Index[]
   if (!seed)
     throw new LorikeetError(
       "unsupported-op",
-      "Expected the seed of randomMask to be an input of the program",
+      "Expected the seed of a random mask to be an input of the program",
     );
   const key = `hash32((u32)${parameterOf(kernel, seed)}[0], ${stream}u)`;
   const threshold = Math.ceil(p * 2 ** 32);
-  if (threshold > 0xffffffff) return "0.f";
+  const isDrop = node.op.name === "randomDrop";
+  const [dropped, kept] = isDrop ? ["1.f", "0.f"] : ["0.f", literalText(1 / (1 - p))];
+  if (threshold > 0xffffffff) return dropped;
   const word = `hash32(${key}, ${joined(indices, node.shape).text})`;
-  return `(${word} < ${threshold}u ? 0.f : ${literalText(1 / (1 - p))})`;
+  return `(${word} < ${threshold}u ? ${dropped} : ${kept})`;
 }
 
 /** Where the element at `indices` (of `shape`) of `value` is, from its first element. */

@@ -1,0 +1,19 @@
+import { describe, it } from "vitest";
+import { type Device, openDevice } from "../../src/backends/cuda/device.ts";
+import { allChecks } from "./all.ts";
+import { Skipped } from "./check.ts";
+
+let device: Device | undefined;
+
+describe("CUDA engine", () => {
+  for (const check of allChecks)
+    it(check.name, async ({ skip }) => {
+      device ??= openDevice(0);
+      try {
+        await check.run(device);
+      } catch (error) {
+        skip(error instanceof Skipped, error instanceof Error ? error.message : String(error));
+        throw error;
+      }
+    });
+});
