@@ -25,13 +25,8 @@ export { loadAdapterFolder as loadAdapter, saveAdapter } from "./host/adapter-fi
 export { type DeviceOptions } from "./api/open-engine.ts";
 export { EMBEDDED_MODELS, loadModel } from "./api/load-model.ts";
 export { type Model } from "./api/model.ts";
-export {
-  generate,
-  type GeneratedToken,
-  type GenerateOptions,
-  openSession,
-  type Session,
-} from "./api/generate.ts";
+export { type GeneratedToken, type GenerateOptions } from "./api/answer-row.ts";
+export { generate, openSession, type Session } from "./api/generate.ts";
 export { exportGguf, merge, type MergeResult, mergeToGguf } from "./api/merge.ts";
 export { unmerge, type UnmergeResult } from "./api/unmerge.ts";
 export { train, type TrainRun } from "./api/train.ts";

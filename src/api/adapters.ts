@@ -6,12 +6,10 @@ import type { Engine } from "../backends/backend.ts";
 import type { Message } from "../data/message.ts";
 import { createDecoder, type Decoder, type DecodeShape } from "../generate/decoder.ts";
 import type { Graph } from "../ir/graph.ts";
-import { toFloat32 } from "../tensor/convert.ts";
-import { tensor, type Tensor } from "../tensor/tensor.ts";
-import { decodeGraph, forwardGraph, type TrainPlan } from "../train/plan.ts";
-import { openRow } from "./answer-row.ts";
-import { tokenFeeds } from "./feeds.ts";
-import type { GeneratedToken, GenerateOptions } from "./generate.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { decodeGraph, type TrainPlan } from "../train/plan.ts";
+import { type GeneratedToken, type GenerateOptions, openRow } from "./answer-row.ts";
+import { logitsOf } from "./logits.ts";
 import type { Model } from "./model.ts";
 import { openEngine } from "./open-engine.ts";
 
@@ -155,13 +153,8 @@ class EngineAdapters implements Adapters {
     rows: readonly (readonly number[])[],
     choices: readonly AdapterChoice[] = [],
   ): Promise<Tensor> {
-    const [batch, length] = [rows.length, Math.max(...rows.map((row) => row.length))];
-    const feeds = tokenFeeds(rows, length);
-    const scales = this.scalesOf(rows.map((_, row) => choices[row]));
-    const program = await this.engine.compile(forwardGraph(this.plan, { batch, length }));
-    const { logits } = await program.run({ ...feeds, adapter_scales: scales });
-    await program.dispose();
-    return tensor("f32", [batch, length, logits!.shape.at(-1)!], toFloat32(logits!));
+    const adapter_scales = this.scalesOf(rows.map((_, row) => choices[row]));
+    return logitsOf(this.engine, this.plan, rows, { adapter_scales });
   }
 
   async *generate(

@@ -1,17 +1,42 @@
+import { type ChatStops, chatStops } from "../data/chat-stops.ts";
 import type { Message } from "../data/message.ts";
-import { sampleToken } from "../generate/sampling.ts";
+import { LorikeetError } from "../errors.ts";
+import { sampleToken, type SamplingOptions } from "../generate/sampling.ts";
 import { stopFilter } from "../generate/stop-text.ts";
 import { Random } from "../tensor/random.ts";
-import {
-  type GeneratedToken,
-  type GenerateOptions,
-  promptIds,
-  roomFor,
-  stopsOf,
-} from "./generate.ts";
 import type { Model } from "./model.ts";
 
-/** A row of a batch that is being answered. */
+/** How text is generated. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Tokens to generate at most; 128 by default. */
+  readonly maxNewTokens?: number;
+  /** Texts that end generation; they are not given out. */
+  readonly stop?: readonly string[];
+  readonly seed?: number;
+  /** The prompt of a chat gets an opened assistant turn and the template's own special tokens; default true. */
+  readonly addGenerationPrompt?: boolean;
+}
+
+/** One generated token and the text that it completes (empty in the middle of a character). */
+export interface GeneratedToken {
+  readonly id: number;
+  readonly text: string;
+}
+
+/** Ids of `prompt`: a text as it stands, or a chat rendered by the model's template. */
+export function promptIds(
+  model: Model,
+  prompt: string | readonly Message[],
+  options: GenerateOptions = {},
+): number[] {
+  if (typeof prompt === "string") return model.tokenizer.encode(prompt);
+  const { text } = model.chatTemplate.render(prompt, {
+    addGenerationPrompt: options.addGenerationPrompt ?? true,
+  });
+  return model.tokenizer.encode(text, { addSpecialTokens: false });
+}
+
+/** A prompt that is being answered. */
 export interface AnswerRow {
   /** Prompt and answer so far. */
   readonly ids: number[];
@@ -58,4 +83,23 @@ export function openRow(
       return [{ id, text }, ...(isLast ? rest() : [])];
     },
   };
+}
+
+/** What ends the answer to `prompt`. */
+function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
+  if (typeof prompt === "string") return { ids: model.tokenizer.specials.stopIds, strings: [] };
+  return chatStops(model.chatTemplate, model.tokenizer);
+}
+
+/** How many tokens of `wanted` fit after a prompt. @throws LorikeetError `empty-prompt`, `context-length` */
+function roomFor(model: Model, promptLength: number, wanted: number): number {
+  const context = Number(model.checkpoint.config["max_position_embeddings"] ?? Infinity);
+  if (promptLength === 0)
+    throw new LorikeetError("empty-prompt", "Expected a prompt of at least one token, got none");
+  if (promptLength >= context)
+    throw new LorikeetError(
+      "context-length",
+      `Expected a prompt shorter than the model's context of ${context} tokens, got ${promptLength}`,
+    );
+  return Math.min(wanted, context - promptLength);
 }

@@ -11,11 +11,12 @@ import type { Node } from "../ir/node.ts";
 import { loraTargets } from "../models/lora-targets.ts";
 import { causalLM } from "../models/registry.ts";
 import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
-import { convert, toFloat32 } from "../tensor/convert.ts";
-import { tensor, type Tensor } from "../tensor/tensor.ts";
-import { forwardGraph, trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { convert } from "../tensor/convert.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { trainingGraph, type TrainPlan } from "../train/plan.ts";
 import { checkWeights } from "./check-weights.ts";
-import { lossFeeds, tokenFeeds } from "./feeds.ts";
+import { lossFeeds } from "./feeds.ts";
+import { logitsOf } from "./logits.ts";
 import { type DeviceOptions, openEngine } from "./open-engine.ts";
 
 /** A base model, with or without an adapter. The weights of the base are shared by all that are made from it. */
@@ -110,18 +111,6 @@ async function engineWith(
   const engine = await openEngine(weights, device);
   for (const [name, value] of values) await engine.set(name, convert(value, "f32"));
   return engine;
-}
-
-async function logitsOf(
-  engine: Engine,
-  plan: TrainPlan,
-  rows: readonly (readonly number[])[],
-): Promise<Tensor> {
-  const [batch, length] = [rows.length, Math.max(...rows.map((row) => row.length))];
-  const program = await engine.compile(forwardGraph(plan, { batch, length }));
-  const { logits } = await program.run(tokenFeeds(rows, length));
-  await program.dispose();
-  return tensor("f32", [batch, length, logits!.shape.at(-1)!], toFloat32(logits!));
 }
 
 async function gradientsOf(

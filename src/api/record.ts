@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import type { Adapter } from "../adapter/adapter.ts";
+import { packageVersion } from "../host/package-version.ts";
 import { recordRun, type RunRecorder } from "../host/run-files/record.ts";
 import type { AnswerPair } from "../host/run-files/report.ts";
 import type { RunNumber } from "../host/run-files/run-numbers.ts";
@@ -68,9 +68,4 @@ export function reportOf(
     numbers,
     version: packageVersion(),
   };
-}
-
-function packageVersion(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

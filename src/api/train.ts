@@ -5,6 +5,7 @@ import { initialTensor } from "../adapter/init.ts";
 import type { LoraConfig } from "../adapter/lora-config.ts";
 import { matchesModule, rankWarnings, resolveTargets } from "../adapter/targets.ts";
 import type { Engine } from "../backends/backend.ts";
+import type { Node } from "../ir/node.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { TrainEvent } from "../train/events.ts";
@@ -101,13 +102,14 @@ async function* trainingEvents(
     ...(threads !== null && { threads }),
   });
   try {
-    await setParameters(engine, plan, { model, run, store });
+    const parameters = trainableParameters(plan);
+    await setParameters(engine, plan, { model, run, store, parameters });
     const evaluator =
       data.evaluation && programCache(engine, (batch) => evaluationGraph(plan, stepShape(batch)));
     const evaluate = evaluator && evaluation(evaluator, data);
-    yield* trainLoop(setupOf({ engine, plan, run, data, store, evaluate }));
+    yield* trainLoop(setupOf({ engine, plan, run, data, store, evaluate, parameters }));
     await evaluator?.dispose();
-    finish(await store.finish(() => adapterOf(engine, plan, lora)));
+    finish(await store.finish(() => adapterOf(engine, parameters, lora)));
   } finally {
     await engine.dispose();
   }
@@ -147,14 +149,14 @@ function planOf(model: Model, { config, lora }: ResolvedRun): TrainPlan {
 async function setParameters(
   engine: Engine,
   plan: TrainPlan,
-  { model, run, store }: { model: Model; run: ResolvedRun; store: RunStore },
+  { model, run, store, parameters }: Pick<Parts, "run" | "store" | "parameters"> & { model: Model },
 ): Promise<void> {
   const start = store.resumed?.adapter ?? model.adapter;
   const given = new Map(
     [...(start?.tensors ?? [])].map(([key, value]) => [parameterOf(key), value]),
   );
   const norms = start ? new Map<string, Tensor>() : await doraStart(model, run, plan);
-  for (const { name, shape } of trainableParameters(plan)) {
+  for (const { name, shape } of parameters) {
     const known = given.get(name!);
     const value = known ?? norms.get(name!) ?? (await firstValue(model, run, name!, shape));
     await engine.set(name!, convert(value, "f32"));
@@ -210,10 +212,12 @@ interface Parts {
   readonly run: ResolvedRun;
   readonly data: TrainingData;
   readonly store: RunStore;
+  /** Everything that trains. */
+  readonly parameters: readonly Node[];
   readonly evaluate: (() => Promise<number>) | undefined;
 }
 
-function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetup {
+function setupOf({ engine, plan, run, data, store, evaluate, parameters }: Parts): TrainSetup {
   const { config } = run;
   const { stepsPerEpoch, totalSteps } = data;
   return {
@@ -241,8 +245,9 @@ function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetu
     saveSteps: config.save_steps ?? stepsPerEpoch,
     save: async (state, reason) =>
       store.save(state, reason, {
-        adapter: await adapterOf(engine, plan, run.lora),
-        optimizer: reason === "best" ? new Map<string, Tensor>() : await momentsOf(engine, plan),
+        adapter: await adapterOf(engine, parameters, run.lora),
+        optimizer:
+          reason === "best" ? new Map<string, Tensor>() : await momentsOf(engine, parameters),
       }),
     ...(run.signal && { signal: run.signal }),
     now: () => performance.now(),
@@ -250,16 +255,23 @@ function setupOf({ engine, plan, run, data, store, evaluate }: Parts): TrainSetu
   };
 }
 
-async function adapterOf(engine: Engine, plan: TrainPlan, config: LoraConfig): Promise<Adapter> {
+async function adapterOf(
+  engine: Engine,
+  parameters: readonly Node[],
+  config: LoraConfig,
+): Promise<Adapter> {
   const tensors = new Map<string, Tensor>();
-  for (const { name } of trainableParameters(plan))
+  for (const { name } of parameters)
     tensors.set(keyOf(name!), convert(await engine.get(name!), "f32"));
   return { config, tensors };
 }
 
-async function momentsOf(engine: Engine, plan: TrainPlan): Promise<Map<string, Tensor>> {
+async function momentsOf(
+  engine: Engine,
+  parameters: readonly Node[],
+): Promise<Map<string, Tensor>> {
   const moments = new Map<string, Tensor>();
-  for (const { name } of trainableParameters(plan))
+  for (const { name } of parameters)
     for (const part of ["exp_avg", "exp_avg_sq"])
       moments.set(`${name!}.${part}`, await engine.get(`${name!}.${part}`));
   return moments;

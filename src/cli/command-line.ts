@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { packageVersion } from "../host/package-version.ts";
 import { COMMANDS } from "./commands.ts";
 import { type CliContext, EXIT_CODES } from "./context.ts";
 import { reportFailure } from "./failure.ts";
@@ -46,9 +46,4 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
     if (name === called) (await load()).register(command, context);
   }
   return program;
-}
-
-function packageVersion(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

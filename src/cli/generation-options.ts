@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
-import type { GenerateOptions } from "../api/generate.ts";
+import type { GenerateOptions } from "../api/answer-row.ts";
 import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { loadAdapterFolder } from "../host/adapter-files.ts";

@@ -1,17 +1,6 @@
+import { ONNX_TYPES } from "../ir/onnx-types.ts";
 import { type DType, isFloat } from "../tensor/dtype.ts";
 import { defineOp, type Op } from "./define.ts";
-
-const onnxTypes: Partial<Record<DType, number>> = {
-  f32: 1,
-  u8: 2,
-  i8: 3,
-  i32: 6,
-  i64: 7,
-  bool: 9,
-  f16: 10,
-  f64: 11,
-  bf16: 16,
-};
 
 /** x as another dtype; to an integer by truncation. */
 export const cast: Op<["x"], { dtype: DType }> = defineOp("cast", {
@@ -22,7 +11,7 @@ export const cast: Op<["x"], { dtype: DType }> = defineOp("cast", {
     isFloat(dtype) && isFloat(x.dtype) ? { x: () => cast(dy, { dtype: x.dtype }) } : {},
   onnx: (emit, { x, dtype }) =>
     emit.node("Cast", [x], {
-      to: onnxTypes[dtype]!,
+      to: ONNX_TYPES[dtype],
     }),
   cases: [
     { shapes: { x: [2, 3] }, attrs: { dtype: "f32" } },

@@ -1,5 +1,4 @@
-import { hash32 } from "../tensor/random.ts";
-import { type Shape, sizeOf } from "../tensor/shape.ts";
+import type { Shape } from "../tensor/shape.ts";
 import { defineOp, type Op } from "./define.ts";
 import { randomDrop } from "./random-drop.ts";
 
@@ -12,13 +11,8 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
   {
     inputs: ["seed"],
     infer: ({ shape }) => ({ shape, dtype: "f32" }),
-    evaluate({ seed, shape, p, stream }) {
-      const key = hash32(seed.data[0]! >>> 0, stream);
-      const threshold = p * 2 ** 32;
-      return Float64Array.from({ length: sizeOf(shape) }, (_, i) =>
-        hash32(key, i) < threshold ? 0 : 1 / (1 - p),
-      );
-    },
+    evaluate: ({ seed, p, node }) =>
+      randomDrop.rules.evaluate!(node, [seed]).map((isDropped) => (isDropped ? 0 : 1 / (1 - p))),
     onnx(emit, { seed, p, node }) {
       const isDropped = randomDrop.rules.onnx!(emit, node, [seed])!;
       return emit.node("Where", [isDropped, emit.scalar(0), emit.scalar(1 / (1 - p))]);

@@ -14,16 +14,12 @@ import { mean } from "../ops/mean.ts";
 import { mul } from "../ops/mul.ts";
 import { reduceSum } from "../ops/reduce-sum.ts";
 import { sub } from "../ops/sub.ts";
-import { checkpoint } from "../passes/checkpoint.ts";
-import { gradient } from "../passes/gradient.ts";
-import { insertLora, type LoraSite } from "../passes/lora.ts";
+import { insertLora } from "../passes/lora.ts";
+import { stepGraph, type StepPlan } from "./step-graph.ts";
 
-/** What trains of a Stable Diffusion pipeline, and how the backward pass uses memory. */
-export interface ImagePlan {
+/** What trains of a Stable Diffusion pipeline (modules are `unet.…` and `text_encoder.…`), and how the backward pass uses memory. */
+export interface ImagePlan extends StepPlan {
   readonly configs: PipelineConfigs;
-  /** Adapted modules, `unet.…` and `text_encoder.…`. */
-  readonly sites: ReadonlyMap<string, LoraSite>;
-  readonly checkpointing: boolean;
 }
 
 /** PEFT's module endings that image models adapt by default: attention. */
@@ -46,15 +42,7 @@ export function denoiseShape(batch: Tensors): DenoiseShape {
  * `target`)²), and a gradient for everything that trains.
  */
 export function imageTrainingGraph(plan: ImagePlan, shape: DenoiseShape): Graph {
-  const drops = [...plan.sites.values()].some((site) => site.dropout > 0);
-  const forward = lossOf(plan, shape, drops ? input("dropout_seed", [], "i64") : undefined);
-  const params = topological([forward]).filter(isTrainable);
-  const { loss, gradients } = gradient(forward, params);
-  const results = plan.checkpointing ? checkpoint(loss, gradients) : gradients;
-  return {
-    outputs: { loss },
-    gradients: Object.fromEntries(params.map((param, i) => [param.name!, results[i]!])),
-  };
+  return stepGraph(plan, (seed) => lossOf(plan, shape, seed));
 }
 
 /** The loss alone, without dropout. */

@@ -6,14 +6,13 @@ import { causalLM } from "../models/registry.ts";
 import { crossEntropy } from "../ops/cross-entropy.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { input, isTrainable } from "../ops/leaf.ts";
-import { checkpoint } from "../passes/checkpoint.ts";
 import { fuseLoss } from "../passes/fuse-loss.ts";
-import { gradient } from "../passes/gradient.ts";
-import { insertLora, type LoraSite } from "../passes/lora.ts";
+import { insertLora } from "../passes/lora.ts";
 import { replaceWeights } from "../passes/replace-weights.ts";
 import { insertTokenRows, type TokenRows } from "../passes/token-rows.ts";
 import { unfreeze } from "../passes/unfreeze.ts";
 import { peftKey } from "../adapter/adapter.ts";
+import { stepGraph, type StepPlan } from "./step-graph.ts";
 
 /** Sizes that a compiled step is made for. */
 export interface StepShape {
@@ -32,9 +31,8 @@ export function stepShape(batch: Tensors): StepShape {
 }
 
 /** What trains, and how the backward pass uses memory. */
-export interface TrainPlan {
+export interface TrainPlan extends StepPlan {
   readonly config: HfConfig;
-  readonly sites: ReadonlyMap<string, LoraSite>;
   /** Whether a weight of the base trains in full. */
   readonly trainsWeight: (name: string) => boolean;
   /** Rows of an embedding or head that train, by module. */
@@ -43,22 +41,11 @@ export interface TrainPlan {
   readonly replacements?: ReadonlyMap<string, string>;
   /** Rank of a bank of adapters: the graph gets the input `adapter_scales` (batch, rank), f32. Not for training. */
   readonly bankRank?: number;
-  /** Recompute each block in the backward pass instead of keeping its activations. */
-  readonly checkpointing: boolean;
 }
 
 /** One forward and backward pass: output `loss` (Σ weight · cross-entropy), a gradient for everything that trains. */
 export function trainingGraph(plan: TrainPlan, shape: StepShape): Graph {
-  const drops = [...plan.sites.values()].some((site) => site.dropout > 0);
-  const seed = drops ? input("dropout_seed", [], "i64") : undefined;
-  const forward = lossOf(plan, shape, seed);
-  const params = topological([forward]).filter(isTrainable);
-  const { loss, gradients } = gradient(forward, params);
-  const results = plan.checkpointing ? checkpoint(loss, gradients) : gradients;
-  return {
-    outputs: { loss },
-    gradients: Object.fromEntries(params.map((param, i) => [param.name!, results[i]!])),
-  };
+  return stepGraph(plan, (seed) => lossOf(plan, shape, seed));
 }
 
 /** The loss alone, without dropout. */

@@ -1,4 +1,5 @@
 /** @file ONNX's ModelProto as typed data and its encoding. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
+import { ONNX_TYPES } from "../../ir/onnx-types.ts";
 import type { DType } from "../../tensor/dtype.ts";
 import type { Shape } from "../../tensor/shape.ts";
 import { ProtobufWriter } from "./protobuf.ts";
@@ -49,22 +50,6 @@ export interface OnnxModel {
   readonly inputs: readonly OnnxValueInfo[];
   readonly outputs: readonly OnnxValueInfo[];
 }
-
-/** ONNX's TensorProto.DataType of each dtype. */
-export const ONNX_TYPES: Readonly<Record<DType, number>> = {
-  f32: 1,
-  u8: 2,
-  i8: 3,
-  i16: 5,
-  i32: 6,
-  i64: 7,
-  bool: 9,
-  f16: 10,
-  f64: 11,
-  bf16: 16,
-  f8_e4m3: 17,
-  f8_e5m2: 19,
-};
 
 const IR_VERSION = 10;
 const ATTRIBUTE_TYPES = { float: 1, int: 2, text: 3, floats: 6, ints: 7 } as const;
