@@ -4,7 +4,8 @@ import { type Batch, bucket, collate } from "./batch.ts";
 import { planEpoch, planEvaluation } from "./epoch.ts";
 import { exampleWriter, type ExampleStore } from "./example-store.ts";
 import { type Example, supervisedTokens } from "./examples.ts";
-import { createLoader, type DataWindow, evaluationBatches, type LoaderOptions } from "./loader.ts";
+import { createLoader, evaluationBatches, type LoaderOptions } from "./loader.ts";
+import type { DataWindow } from "./windows.ts";
 
 const example = (ids: number[], mask: number[]): Example => ({
   inputIds: Int32Array.from(ids),
