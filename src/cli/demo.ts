@@ -44,7 +44,7 @@ export function register(command: Command, context: CliContext): void {
           learning_rate: 4e-3,
           lr_scheduler_type: "cosine",
           warmup_ratio: 0.05,
-          eval_steps: 80,
+          eval_steps: 40,
           save_steps: 160,
           sample_prompts: PROMPTS,
         },

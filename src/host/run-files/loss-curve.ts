@@ -12,20 +12,33 @@ interface Point {
   readonly loss: number;
 }
 
-const STYLE = `
-.curve { --surface: #ffffff; --ink: #1f2430; --quiet: #6b7280; --grid: #e5e7eb; --train: #2563eb; --eval: #d9480f; }
-@media (prefers-color-scheme: dark) {
-  .curve { --surface: #171a21; --ink: #e8eaf0; --quiet: #9aa3b2; --grid: #2b303b; --train: #7aa2ff; --eval: #ff9a5c; }
+const LIGHT = { surface: "#ffffff", ink: "#1f2430", quiet: "#6b7280", grid: "#e5e7eb", train: "#2563eb", eval: "#d9480f" }; // prettier-ignore
+const DARK = { surface: "#171a21", ink: "#e8eaf0", quiet: "#9aa3b2", grid: "#2b303b", train: "#7aa2ff", eval: "#ff9a5c" }; // prettier-ignore
+
+/** Colours are written out: viewers without CSS variables would paint them all black. */
+function coloured({ surface, ink, quiet, grid, train, eval: evaluation }: typeof LIGHT): string {
+  return `.curve .surface { fill: ${surface}; }
+.curve text { fill: ${quiet}; }
+.curve .title { fill: ${ink}; }
+.curve .grid { stroke: ${grid}; }
+.curve .raw, .curve .train { stroke: ${train}; }
+.curve .eval { stroke: ${evaluation}; }
+.curve circle { fill: ${evaluation}; stroke: ${surface}; }
+.curve .train-label { fill: ${train}; }
+.curve .eval-label { fill: ${evaluation}; }`;
 }
-.curve text { font: 12px system-ui, sans-serif; fill: var(--quiet); }
-.curve .title { font-size: 15px; font-weight: 600; fill: var(--ink); }
-.curve .grid { stroke: var(--grid); }
-.curve .raw { fill: none; stroke: var(--train); stroke-opacity: .28; }
-.curve .train { fill: none; stroke: var(--train); stroke-width: 2.2; stroke-linejoin: round; }
-.curve .eval { fill: none; stroke: var(--eval); stroke-width: 2.2; stroke-linejoin: round; }
-.curve circle { fill: var(--eval); stroke: var(--surface); stroke-width: 1.5; }
-.curve .train-label { fill: var(--train); font-weight: 600; }
-.curve .eval-label { fill: var(--eval); font-weight: 600; }`;
+
+const STYLE = `
+.curve text { font: 12px system-ui, sans-serif; }
+.curve .title { font-size: 15px; font-weight: 600; }
+.curve path { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
+.curve .raw { stroke-width: 1; stroke-opacity: .28; }
+.curve circle { stroke-width: 1.5; }
+.curve .train-label, .curve .eval-label { font-weight: 600; }
+${coloured(LIGHT)}
+@media (prefers-color-scheme: dark) {
+${coloured(DARK)}
+}`;
 
 /**
  * The training and evaluation loss (nats a token) of `events` over steps, as a stand-alone SVG that follows the
@@ -42,7 +55,7 @@ export function lossCurve(events: readonly TrainEvent[], title: string): string 
   const smooth = smoothed(steps);
   return `<svg xmlns="http://www.w3.org/2000/svg" class="curve" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeHtml(title)}">
 <style>${STYLE}</style>
-<rect width="100%" height="100%" rx="10" fill="var(--surface)"/>
+<rect width="100%" height="100%" rx="10" class="surface"/>
 <text class="title" x="${MARGIN.left}" y="26">${escapeHtml(title)}</text>
 ${axes(x, y)}
 <path class="raw" d="${path(steps) ?? ""}"/>

@@ -10,7 +10,7 @@ main { max-width: 980px; margin: 0 auto; padding: 40px 20px 64px; }
 h1 { margin: 0 0 4px; font-size: 28px; letter-spacing: -.01em; text-wrap: balance; }
 h2 { margin: 40px 0 12px; font-size: 18px; }
 .lead { margin: 0 0 24px; color: var(--quiet); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); gap: 12px; margin-bottom: 16px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(116px, 1fr)); gap: 12px; margin-bottom: 16px; }
 .tile, .card { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 12px 14px; }
 .tile dt { color: var(--quiet); font-size: 13px; }

@@ -1,6 +1,7 @@
 import { mkdtemp, readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import sharp from "sharp";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import type { TrainEvent } from "../../train/events.ts";
@@ -61,6 +62,17 @@ describe("lossCurve", () => {
     const heights = [...lossCurve(EVENTS, "").matchAll(/<circle cx="[\d.]+" cy="([\d.]+)"/g)];
     const [before, after] = heights.map((match) => Number(match[1]));
     expect(before).toBeLessThan(after!);
+  });
+
+  test("viewers without CSS variables see its colours, on white", async () => {
+    const { data, info } = await sharp(Buffer.from(lossCurve(EVENTS, "Loss")))
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const colours = new Set<string>();
+    for (let i = 0; i < data.length; i += info.channels)
+      colours.add(data.subarray(i, i + 3).toString("hex"));
+    expect(data.subarray(10 * info.channels, 10 * info.channels + 3).toString("hex")).toBe("ffffff");
+    expect([...colours]).toEqual(expect.arrayContaining(["ffffff", "2563eb", "d9480f"]));
   });
 
   test("a run without events is an empty picture, not an error", () => {
