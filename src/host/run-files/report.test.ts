@@ -71,7 +71,9 @@ describe("lossCurve", () => {
     const colours = new Set<string>();
     for (let i = 0; i < data.length; i += info.channels)
       colours.add(data.subarray(i, i + 3).toString("hex"));
-    expect(data.subarray(10 * info.channels, 10 * info.channels + 3).toString("hex")).toBe("ffffff");
+    expect(data.subarray(10 * info.channels, 10 * info.channels + 3).toString("hex")).toBe(
+      "ffffff",
+    );
     expect([...colours]).toEqual(expect.arrayContaining(["ffffff", "2563eb", "d9480f"]));
   });
 
