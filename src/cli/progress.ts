@@ -66,15 +66,20 @@ function barProgress(stream: NodeJS.WritableStream): Progress {
 }
 
 function stepLine(event: StepEvent, secondsLeft: number | undefined): string {
-  const { step, totalSteps, loss, learningRate, tokensPerSecond, memoryBytes } = event;
+  const { step, totalSteps, loss, learningRate, memoryBytes } = event;
   return [
     `${step}/${totalSteps}`,
     `loss ${loss.toFixed(3)}`,
     `lr ${learningRate.toExponential(1)}`,
-    `${Math.round(tokensPerSecond)} tok/s`,
+    rateOf(event),
     formatBytes(memoryBytes),
     ...(secondsLeft === undefined ? [] : [`${formatDuration(secondsLeft)} left`]),
   ].join("  ");
+}
+
+function rateOf({ unit, tokensPerSecond: rate }: StepEvent): string {
+  if (unit !== "images") return `${Math.round(rate)} tok/s`;
+  return `${rate.toFixed(rate < 10 ? 1 : 0)} images/s`;
 }
 
 /** Seconds to the end at the pace since the first step seen, which is left out: it includes compiling. */
@@ -92,10 +97,12 @@ function writeLine(event: TrainEvent, write: (line: string) => void): void {
   if (event.type === "eval") write(`${evalLine(event)}\n`);
   else if (event.type === "warning")
     write(`${pc.yellow(`warning[${event.code}]`)}: ${event.message}\n`);
-  else if (event.type === "checkpoint") write(pc.dim(`saved ${event.path}\n`));
+  else if (event.type === "checkpoint" || event.type === "image")
+    write(pc.dim(`saved ${event.path}\n`));
 }
 
 function evalLine({ step, loss, perplexity, best }: EvalEvent): string {
   const note = best && step > 0 ? pc.green("  best so far") : "";
-  return `step ${step}  evaluation loss ${loss.toFixed(3)}  perplexity ${perplexity.toFixed(1)}${note}`;
+  const words = perplexity === undefined ? "" : `  perplexity ${perplexity.toFixed(1)}`;
+  return `step ${step}  evaluation loss ${loss.toFixed(3)}${words}${note}`;
 }

@@ -6,17 +6,19 @@ export interface StepEvent {
   readonly totalSteps: number;
   /** Passes over the data so far; 1.5 is the middle of the second. */
   readonly epoch: number;
-  /** Mean cross-entropy over the supervised tokens of the whole accumulation window, in nats. */
+  /** Over the whole accumulation window: mean cross-entropy of the supervised tokens in nats; of images, weighted squared error. */
   readonly loss: number;
   /** The rate this step was made with. */
   readonly learningRate: number;
   /** Global L2 norm of the gradients before clipping. */
   readonly gradNorm: number;
-  /** Tokens read since the run began, padding left out. */
+  /** Tokens (or images) read since the run began, padding left out. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
   /** Resident memory of the process, in bytes. */
   readonly memoryBytes: number;
+  /** What `tokens` and `tokensPerSecond` count; absent: tokens. */
+  readonly unit?: "images";
 }
 
 /** One pass over the evaluation data. */
@@ -25,8 +27,8 @@ export interface EvalEvent {
   /** Optimizer steps made before it; 0 is the untouched base. */
   readonly step: number;
   readonly loss: number;
-  /** e^loss. */
-  readonly perplexity: number;
+  /** e^loss, of text. */
+  readonly perplexity?: number;
   /** Whether no earlier evaluation of this run was lower. */
   readonly best: boolean;
 }
@@ -37,6 +39,16 @@ export interface SampleEvent {
   readonly prompt: string;
   readonly base: string;
   readonly adapted: string;
+}
+
+/** An image that the model made from one of the sample prompts. */
+export interface ImageEvent {
+  readonly type: "image";
+  /** Optimizer steps made before it; 0 is the untouched base. */
+  readonly step: number;
+  readonly prompt: string;
+  /** The PNG file. */
+  readonly path: string;
 }
 
 /** A saved state that a run can resume from. */
@@ -63,6 +75,7 @@ export interface EndEvent {
   readonly reason: EndReason;
   readonly step: number;
   readonly epoch: number;
+  /** Tokens (or images) read. */
   readonly tokens: number;
   readonly seconds: number;
   /** Mean training loss of the run, or NaN when no step was made. */
@@ -73,4 +86,4 @@ export interface EndEvent {
 
 /** What a run tells while it goes; commands print it, run files record it. */
 export type TrainEvent =
-  StepEvent | EvalEvent | SampleEvent | CheckpointEvent | WarningEvent | EndEvent;
+  StepEvent | EvalEvent | SampleEvent | ImageEvent | CheckpointEvent | WarningEvent | EndEvent;

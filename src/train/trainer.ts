@@ -11,7 +11,7 @@ export type Batch = Tensors;
 /** The micro-batches of one optimizer step; their loss weights add up to 1. */
 export interface Window {
   readonly batches: readonly Batch[];
-  /** Tokens read, without padding. */
+  /** Tokens read, without padding; of images: how many. */
   readonly tokens: number;
   /** Passes over the data at the end of this window. */
   readonly epoch: number;
@@ -49,6 +49,8 @@ export interface TrainSetup {
   readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
   readonly learningRateAt: (step: number) => number;
   readonly totalSteps: number;
+  /** What windows count as `tokens`, where that is not tokens. */
+  readonly unit?: "images";
   readonly seed: number;
   readonly state: RunState;
   /** Mean loss over the evaluation data. */
@@ -122,9 +124,13 @@ async function stepped(
 ): Promise<{ state: RunState; event: TrainEvent }> {
   const { optimizer, totalSteps } = setup;
   const step = state.step + 1;
-  const loss = await runWindow(setup, program, window, state);
+  const lossScale = setup.engine.lossScale ?? 1;
+  const loss = await runWindow(setup, program, window, { state, lossScale });
   const learningRate = setup.learningRateAt(step);
-  const { gradNorm } = await setup.engine.applyGradients({ ...optimizer, step, learningRate });
+  const update = { ...optimizer, step, learningRate, lossScale };
+  const { gradNorm } = await setup.engine.applyGradients(update);
+  if (!Number.isFinite(gradNorm) && lossScale === 1)
+    await failOn(setup, state, `a finite norm of the gradients, got ${gradNorm} at step ${step}`);
   const tokens = state.tokens + window.tokens;
   const seconds = Math.max(1e-9, (setup.now() - clock.began) / 1000);
   const event: TrainEvent = {
@@ -138,6 +144,7 @@ async function stepped(
     tokens,
     tokensPerSecond: (tokens - clock.tokens) / seconds,
     memoryBytes: setup.memoryBytes(),
+    ...(setup.unit && { unit: setup.unit }),
   };
   return {
     state: { ...state, step, tokens, lossSum: state.lossSum + loss, cursor: window.cursor },
@@ -160,7 +167,12 @@ async function evaluated(
   if (isBest && step > 0) await setup.save(next, "best");
   return {
     state: next,
-    events: [{ type: "eval", step, loss, perplexity: Math.exp(loss), best: isBest }],
+    events: [
+      {
+        ...{ type: "eval", step, loss, best: isBest },
+        ...(!setup.unit && { perplexity: Math.exp(loss) }),
+      },
+    ],
   };
 }
 
@@ -186,30 +198,40 @@ async function runWindow(
   setup: TrainSetup,
   program: (batch: Batch) => Promise<Program>,
   window: Window,
-  state: RunState,
+  { state, lossScale }: { state: RunState; lossScale: number },
 ): Promise<number> {
   let loss = 0;
   for (const [index, batch] of window.batches.entries()) {
     const seed = hash32(hash32(setup.seed, state.step), index) >>> 1;
     const dropout_seed = tensor("i64", [], BigInt64Array.of(BigInt(seed)));
-    const outputs = await (await program(batch)).run({ ...batch, dropout_seed });
-    const part = Number(outputs["loss"]!.data[0]);
-    if (!Number.isFinite(part)) await failOnLoss(setup, state, { loss: part, index });
+    const feeds = { ...scaled(batch, lossScale), dropout_seed };
+    const outputs = await (await program(batch)).run(feeds);
+    const part = Number(outputs["loss"]!.data[0]) / lossScale;
+    if (!Number.isFinite(part))
+      await failOn(
+        setup,
+        state,
+        `a finite loss, got ${part} at step ${state.step + 1}, micro-batch ${index + 1} of its window`,
+      );
     loss += part;
   }
   return loss;
 }
 
-async function failOnLoss(
-  setup: TrainSetup,
-  state: RunState,
-  { loss, index }: { loss: number; index: number },
-): Promise<never> {
+/** `batch` with its loss weights, and so its gradients, `factor` times as large. */
+function scaled(batch: Batch, factor: number): Batch {
+  if (factor === 1) return batch;
+  const weights = batch["loss_weights"]!;
+  const data = Float32Array.from(weights.data as Float32Array, (weight) => weight * factor);
+  return { ...batch, loss_weights: tensor("f32", weights.shape, data) };
+}
+
+async function failOn(setup: TrainSetup, state: RunState, wanted: string): Promise<never> {
   await setup.engine.clearGradients();
   const path = state.step > 0 ? await setup.save(state, "end") : undefined;
   throw new LorikeetError(
     "non-finite-loss",
-    `Expected a finite loss, got ${loss} at step ${state.step + 1}, micro-batch ${index + 1} of its window`,
+    `Expected ${wanted}`,
     {
       hint: `Lower the learning rate or max_grad_norm, or look for broken rows at that place in the data.${
         path ? ` The state of step ${state.step} is kept in ${path}.` : ""

@@ -63,7 +63,11 @@ function scalarsOf(
   event: TrainEvent,
 ): { step: number; values: Readonly<Record<string, number>> } | undefined {
   if (event.type === "eval") {
-    const values = { "eval/loss": event.loss, "eval/perplexity": event.perplexity };
+    const { loss, perplexity } = event;
+    const values = {
+      "eval/loss": loss,
+      ...(perplexity !== undefined && { "eval/perplexity": perplexity }),
+    };
     return { step: event.step, values };
   }
   if (event.type !== "step") return undefined;
@@ -74,7 +78,7 @@ function scalarsOf(
       "train/learning_rate": event.learningRate,
       "train/grad_norm": event.gradNorm,
       "train/epoch": event.epoch,
-      "train/tokens_per_second": event.tokensPerSecond,
+      [`train/${event.unit ?? "tokens"}_per_second`]: event.tokensPerSecond,
       "train/memory_bytes": event.memoryBytes,
     },
   };

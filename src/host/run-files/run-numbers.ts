@@ -36,12 +36,14 @@ export function runNumbers(events: readonly TrainEvent[]): RunNumber[] {
     });
   }
   if (end) numbers.push({ label: "Time", value: formatDuration(end.seconds) });
-  if (end && end.seconds > 0)
+  if (end && end.seconds > 0) {
+    const rate = end.tokens / end.seconds;
     numbers.push({
       label: "Speed",
-      value: Math.round(end.tokens / end.seconds).toLocaleString("en"),
-      note: "tokens a second",
+      value: last?.unit === "images" ? rate.toFixed(1) : Math.round(rate).toLocaleString("en"),
+      note: `${last?.unit ?? "tokens"} a second`,
     });
+  }
   const peak = steps.reduce((max, { memoryBytes }) => Math.max(max, memoryBytes), 0);
   if (peak > 0) numbers.push({ label: "Memory", value: formatBytes(peak) });
   return numbers;
