@@ -9,12 +9,12 @@ import {
   givenCondition,
   type PipelineConfigs,
 } from "../src/diffusion/pipeline-graphs.ts";
-import { minSnrWeight, noiseSchedule, targetOf } from "../src/diffusion/noise-schedule.ts";
-import { addNoise } from "../src/diffusion/noise-schedule.ts";
+import { noiseSchedule } from "../src/diffusion/noise-schedule.ts";
+import { noisyFeeds } from "../src/diffusion/noisy-batch.ts";
 import { type PredictionType, schedulerConfig } from "../src/diffusion/scheduler-config.ts";
 import { insertLora, loraCandidates } from "../src/passes/lora.ts";
 import { convert, toFloat64 } from "../src/tensor/convert.ts";
-import { tensor, type Tensor } from "../src/tensor/tensor.ts";
+import type { Tensor } from "../src/tensor/tensor.ts";
 import { denoiseShape, imageTrainingGraph, type ImagePlan } from "../src/train/image-plan.ts";
 import {
   diffusionPart,
@@ -118,7 +118,7 @@ describe.each(["sd1-attention", "sdxl-attention"])("training %s", (name) => {
   });
 });
 
-/** The feeds of a step on `clean` latents, made with the project's own schedule. */
+/** The feeds of a step on the fixture's clean latents, noise and times. */
 function trainingBatch(
   feeds: Record<string, Tensor>,
   noise: Tensor,
@@ -129,22 +129,19 @@ function trainingBatch(
     schedulerConfig({ beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" }),
   );
   const { shape, data } = feeds["sample"]!;
-  const [rows, size] = [shape[0]!, data.length / shape[0]!];
-  const out = { sample: new Float32Array(data.length), target: new Float32Array(data.length) };
-  const weights = new Float32Array(rows);
-  for (let i = 0; i < rows; i++) {
-    const t = Number(feeds["timestep"]!.data[i]);
-    const row = (value: Tensor): Float32Array =>
-      (value.data as Float32Array).subarray(i * size, (i + 1) * size);
-    const [clean, noisy] = [row(feeds["sample"]!), row(noise)];
-    out.sample.set(addNoise(schedule, clean, noisy, t), i * size);
-    out.target.set(targetOf(schedule, prediction, { clean, noise: noisy, t }), i * size);
-    weights[i] = (weighted ? minSnrWeight(schedule, prediction, { t, gamma: 5 }) : 1) / rows;
-  }
+  const [count, ...latents] = shape as [number, number, number, number];
+  const size = data.length / count;
+  const row = (value: Tensor, i: number): Float32Array =>
+    (value.data as Float32Array).subarray(i * size, (i + 1) * size);
+  const rows = Array.from({ length: count }, (_, i) => ({
+    clean: row(feeds["sample"]!, i),
+    noise: row(noise, i),
+    t: Number(feeds["timestep"]!.data[i]),
+    weight: 1 / count,
+  }));
+  const snrGamma = weighted ? 5 : undefined;
   return {
     ...feeds,
-    sample: tensor("f32", shape, out.sample),
-    target: tensor("f32", shape, out.target),
-    loss_weights: tensor("f32", [rows], weights),
+    ...noisyFeeds(rows, latents, { schedule, prediction, snrGamma, noiseOffset: 0 }),
   };
 }
