@@ -56,6 +56,19 @@ describe("lorikeet", () => {
     const { code, err } = await lorikeet("generate", "--max-new-tokens", "few");
     expect(code).toBe(EXIT_CODES.usage);
     expect(err).toContain("'few' is invalid. Expected a number.");
+    expect(err).toContain("hint: `lorikeet generate --help` lists its options");
+  });
+
+  test.each([
+    ["--temperature", "-1", "a number of at least 0."],
+    ["--max-new-tokens", "0", "a whole number of at least 1."],
+    ["--top-k", "2.5", "a whole number of at least 0."],
+    ["--top-p", "7", "a number from 0 to 1."],
+    ["--threads", "0", "a whole number of at least 1."],
+  ])("generate refuses %s %s", async (flag, value, expected) => {
+    const { code, err } = await lorikeet("generate", "--prompt", "Once", flag, value);
+    expect(code).toBe(EXIT_CODES.usage);
+    expect(err).toContain(`'${value}' is invalid. Expected ${expected}`);
   });
 
   test("doctor --json is JSON with a status for each finding", async () => {

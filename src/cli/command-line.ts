@@ -16,7 +16,11 @@ export async function runCommandLine(
     await program.parseAsync(args, { from: "user" });
     return context.exitCode;
   } catch (error) {
-    const style = { debug: args.includes("--debug"), json: args.includes("--json") };
+    const style = {
+      debug: args.includes("--debug"),
+      json: args.includes("--json"),
+      command: COMMANDS.find(({ name }) => name === calledIn(args))?.name,
+    };
     return reportFailure(error, context, style);
   }
 }
@@ -24,6 +28,11 @@ export async function runCommandLine(
 /** `--learning_rate=1` as `--learning-rate=1`: names may be written as in a configuration file. */
 function withDashes(argument: string): string {
   return argument.replace(/^--\w[\w-]*/, (name) => name.replaceAll("_", "-"));
+}
+
+/** The command that `args` call, or what stands in its place. */
+function calledIn(args: readonly string[]): string | undefined {
+  return args.find((argument) => !argument.startsWith("-") && argument !== "help");
 }
 
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {
@@ -40,7 +49,7 @@ async function buildProgram(args: readonly string[], context: CliContext): Promi
       outputError: () => undefined, // reportFailure shows it
     })
     .exitOverride();
-  const called = args.find((argument) => !argument.startsWith("-") && argument !== "help");
+  const called = calledIn(args);
   for (const { name, summary, load } of COMMANDS) {
     const command = program.command(name).description(summary);
     if (name === called) (await load()).register(command, context);

@@ -3,7 +3,7 @@ import { loadModel } from "../api/load-model.ts";
 import { checkTrainConfig } from "../host/train-config-read.ts";
 import type { CliContext } from "./context.ts";
 import { dataPreview } from "./data-preview.ts";
-import { number } from "./generation-options.ts";
+import { numberIn, wholeFrom1 } from "./generation-options.ts";
 
 const EXAMPLES = `
 Examples:
@@ -28,10 +28,10 @@ export function register(command: Command, context: CliContext): void {
     .description("show samples as the model will read them, with the trained tokens marked")
     .argument("<paths...>", "files or folders; - reads JSONL from standard input")
     .option("-m, --model <model>", "whose tokenizer and chat template to use", "storyteller-6m")
-    .option("-n, --count <number>", "samples to show", number, 3)
-    .option("--limit <number>", "rows to read; default: all", number)
+    .option("-n, --count <number>", "samples to show", numberIn(0, { whole: true }), 3)
+    .option("--limit <number>", "rows to read; default: all", wholeFrom1)
     .option("--train-on <value>", "completion, prompt or all", "completion")
-    .option("--max-length <number>", "longest sample in tokens", number, 1024)
+    .option("--max-length <number>", "longest sample in tokens", numberIn(2, { whole: true }), 1024)
     .option("--skip-bad-rows", "leave out rows that cannot be read, and count them")
     .option("--json", "print one JSON object")
     .addHelpText("after", EXAMPLES)

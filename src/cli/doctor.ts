@@ -33,10 +33,15 @@ async function probeCuda(): Promise<Finding> {
     ({ index, name, freeBytes }) => `cuda:${index} ${name}, ${formatBytes(freeBytes)} free`,
   );
   const test = attention ? [`attention self-test: ${JSON.stringify(attention)}`] : [];
-  const detail = [...gpus, ...found, ...test].join("; ");
-  if (usable) return { name: "CUDA", status: "ok", detail };
+  const notes = [...gpus, ...found, ...test];
+  if (usable) return { name: "CUDA", status: "ok", detail: notes.join("; ") };
   const remedy = libraries.find(({ hint }) => hint !== undefined)?.hint;
-  return { name: "CUDA", status: "limited", detail, ...(remedy !== undefined && { remedy }) };
+  const hasDriver = libraries.some(({ name, path }) => name === "driver" && path !== undefined);
+  const detail = hasDriver
+    ? notes.join("; ")
+    : "no NVIDIA driver (--json: where it was looked for)";
+  const finding: Finding = { name: "CUDA", status: "limited", detail, notes };
+  return remedy === undefined ? finding : { ...finding, remedy };
 }
 
 function shown(findings: readonly Finding[]): string {

@@ -9,6 +9,8 @@ export interface FailureStyle {
   readonly debug: boolean;
   /** As one line of JSON: `{"error": {"code", "message", "hint"}}`. */
   readonly json: boolean;
+  /** The command that was called, whose help a usage error points to. */
+  readonly command?: string | undefined;
 }
 
 interface Told {
@@ -22,7 +24,7 @@ interface Told {
 export function reportFailure(error: unknown, context: CliContext, style: FailureStyle): number {
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT_CODES.ok;
   if (error instanceof CommanderError && error.code === "commander.help") return EXIT_CODES.usage;
-  const { code, message, hint, exitCode } = tell(error);
+  const { code, message, hint, exitCode } = tell(error, style);
   if (style.json) {
     context.err.write(`${JSON.stringify({ error: { code, message, hint } })}\n`);
     return exitCode;
@@ -34,8 +36,8 @@ export function reportFailure(error: unknown, context: CliContext, style: Failur
   return exitCode;
 }
 
-function tell(error: unknown): Told {
-  if (error instanceof CommanderError) return tellUsage(error);
+function tell(error: unknown, style: FailureStyle): Told {
+  if (error instanceof CommanderError) return tellUsage(error, style);
   if (error instanceof LorikeetError)
     return {
       code: error.code,
@@ -52,13 +54,16 @@ function tell(error: unknown): Told {
 }
 
 /** Commander's "error: unknown option '--modl'\n(Did you mean --model?)" as message and hint. */
-function tellUsage(error: CommanderError): Told {
+function tellUsage(error: CommanderError, { command }: FailureStyle): Told {
   const [message, hint] = error.message.replace(/^error: /, "").split("\n", 2);
   return {
     code: "usage",
     message: (message ?? "").replace(/^./, (letter) => letter.toUpperCase()),
     hint:
-      hint?.replace(/^\(|\)$/g, "") ?? "`lorikeet --help` lists the commands and their options.",
+      hint?.replace(/^\(|\)$/g, "") ??
+      (command === undefined
+        ? "`lorikeet --help` lists the commands and their options."
+        : `\`lorikeet ${command} --help\` lists its options, with examples.`),
     exitCode: EXIT_CODES.usage,
   };
 }

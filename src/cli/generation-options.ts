@@ -26,15 +26,25 @@ export function addGenerationOptions(command: Command): Command {
     .option("-m, --model <ref>", "hub id, folder, .gguf file or storyteller-6m", "storyteller-6m")
     .option("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
     .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
-    .option("--threads <n>", "CPU threads; default: one for each physical core", number)
-    .option("--max-new-tokens <n>", "tokens to generate at most", number, 256)
-    .option("--temperature <t>", "0: always the likeliest token", number, 0)
-    .option("--top-k <k>", "only the k likeliest tokens; 0: all", number, 0)
-    .option("--top-p <p>", "only the likeliest tokens that add up to p", number, 1)
-    .option("--min-p <p>", "only tokens at least this share as likely as the likeliest", number, 0)
-    .option("--repetition-penalty <x>", "above 1: repeat less", number, 1)
+    .option("--threads <n>", "CPU threads; default: one for each physical core", wholeFrom1)
+    .option("--max-new-tokens <n>", "tokens to generate at most", wholeFrom1, 256)
+    .option("--temperature <t>", "0: always the likeliest token", numberIn(0), 0)
+    .option("--top-k <k>", "only the k likeliest tokens; 0: all", numberIn(0, { whole: true }), 0)
+    .option(
+      "--top-p <p>",
+      "only the likeliest tokens that add up to p",
+      numberIn(0, { most: 1 }),
+      1,
+    )
+    .option(
+      "--min-p <p>",
+      "only tokens at least this share as likely as the likeliest",
+      numberIn(0, { most: 1 }),
+      0,
+    ) // prettier-ignore
+    .option("--repetition-penalty <x>", "above 1: repeat less", numberIn(0.01), 1)
     .option("--stop <text>", "end at this text; may be given several times", collect, [])
-    .option("--seed <n>", "start of the random choices", number, 0);
+    .option("--seed <n>", "start of the random choices", numberIn(0, { whole: true }), 0);
 }
 
 /** The model, with its adapter, that `flags` name. */
@@ -57,6 +67,24 @@ export function number(text: string): number {
     throw new InvalidArgumentError("Expected a number.");
   return value;
 }
+
+/** Reads numbers from `least` to `most`, only whole ones with `whole`. */
+export function numberIn(
+  least: number,
+  { most = Infinity, whole = false }: { most?: number; whole?: boolean } = {},
+): (text: string) => number {
+  const kind = whole ? "a whole number" : "a number";
+  const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`;
+  return (text) => {
+    const value = number(text);
+    if (value < least || value > most || (whole && !Number.isInteger(value)))
+      throw new InvalidArgumentError(`Expected ${kind} ${range}.`);
+    return value;
+  };
+}
+
+/** Reads a whole number of at least 1. */
+export const wholeFrom1: (text: string) => number = numberIn(1, { whole: true });
 
 function collect(text: string, before: readonly string[]): string[] {
   return [...before, text];

@@ -17,6 +17,8 @@ export interface Finding {
   readonly name: string;
   readonly status: "ok" | "limited" | "missing";
   readonly detail: string;
+  /** What was tried, for whoever wants to know why. */
+  readonly notes?: readonly string[];
   /** What to do about it. */
   readonly remedy?: string;
 }
