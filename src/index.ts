@@ -29,5 +29,14 @@ export { type GeneratedToken, type GenerateOptions } from "./api/answer-row.ts";
 export { generate, openSession, type Session } from "./api/generate.ts";
 export { exportGguf, merge, type MergeResult, mergeToGguf } from "./api/merge.ts";
 export { unmerge, type UnmergeResult } from "./api/unmerge.ts";
+export { type ImagePipeline, loadPipeline, type WeightedAdapter } from "./api/image-pipeline.ts";
+export { type ImageSession, openImageSession } from "./api/image-session.ts";
+export { imagine, type ImagineOptions, type MadeImage } from "./api/imagine.ts";
+export { saveImage } from "./api/save-image.ts";
+export {
+  type ImageAdapterFormat,
+  loadImageAdapter,
+  saveImageAdapter,
+} from "./host/image-adapter-files.ts";
 export { train, type TrainRun } from "./api/train.ts";
 export { type TrainOptions } from "./api/train-options.ts";

@@ -7,6 +7,7 @@ import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { type Adapter, peftKey } from "./adapter.ts";
 import { adapterModules, pairOf } from "./adapter-modules.ts";
 import type { Attachment } from "./attach.ts";
+import { describeImageBase, type ImageBase, imageBaseOf } from "./image-base.ts";
 import { lora, type LoraConfig } from "./lora-config.ts";
 import { partShapes } from "./parts.ts";
 import { siteOf } from "./targets.ts";
@@ -104,32 +105,46 @@ export function attachImageAdapter(
         );
     }
   }
-  if (faults.length > 0) throw mismatch(adapter, faults);
+  if (faults.length > 0) throw mismatch(adapter, candidates, faults);
   return { sites, trainsWeight: () => false, values };
 }
 
-function mismatch(adapter: Adapter, faults: readonly string[]): LorikeetError {
-  const base = likelyBase(adapter);
+function mismatch(
+  adapter: Adapter,
+  candidates: readonly LoraCandidate[],
+  faults: readonly string[],
+): LorikeetError {
+  const own = imageBaseOf(candidates.map(({ module, inFeatures }) => [module, inFeatures]));
+  const theirs = baseOfAdapter(adapter);
+  const base = own ? describeImageBase(own) : "this base model";
   return faultsError(
     "adapter-mismatch",
-    "an adapter of this base model; these of its tensors fit no layer",
+    `an adapter of ${base}; these of its tensors fit no layer`,
     faults,
-    base === undefined
+    theirs === undefined || theirs === own
       ? "Is this the base that the adapter was trained on?"
-      : `It looks like an adapter of ${base}: use it with a model of that kind.`,
+      : `It looks like an adapter of ${describeImageBase(theirs)}: use it with a model of that kind.`,
   );
 }
 
-/** The kind of base that `adapter` was trained on, told by the width of its text. */
-function likelyBase({ tensors }: Adapter): string | undefined {
-  const widths: Readonly<Record<number, string>> = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    2048: "Stable Diffusion XL",
-  };
-  for (const [key, { shape }] of tensors)
-    if (/\.attn2\.to_[kv]\.lora_A\.weight$/.test(key)) return widths[shape[1]!];
-  return undefined;
+/** The kind of base that `adapter` was trained on; undefined when its modules do not tell. */
+export function baseOfAdapter(adapter: Adapter): ImageBase | undefined {
+  const { lora: modules } = adapterModules(adapter);
+  return imageBaseOf([...modules].map(([module, parts]) => [module, pairOf(parts).a.shape[1]!]));
+}
+
+/** What `adapter` has for each model of a pipeline, with the model's own names of modules. */
+export function adaptersByModel(adapter: Adapter): Map<string, Adapter> {
+  const { dropout, init, baseModel } = adapter.config;
+  const modules = imageModules(adapter);
+  const parts = new Map<string, Adapter>();
+  for (const model of PIPELINE_MODELS) {
+    const own = [...modules].filter(([module]) => module.startsWith(`${model}.`));
+    if (own.length === 0) continue;
+    const named = own.map(([module, value]) => [module.slice(model.length + 1), value] as const);
+    parts.set(model, imageAdapter(new Map(named), { dropout, init, baseModel }));
+  }
+  return parts;
 }
 
 /** `value` with the shape of a layer, when they differ in axes of length 1 alone. */

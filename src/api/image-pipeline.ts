@@ -4,8 +4,10 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { peftKey } from "../adapter/adapter.ts";
 import { attachImageAdapter } from "../adapter/image-adapter.ts";
 import type { Engine } from "../backends/backend.ts";
-import { pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
+import { isXl, pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
 import { LorikeetError } from "../errors.ts";
+import { unetLayout } from "../formats/stable-diffusion/unet-names.ts";
+import type { ImageAdapterBase } from "../host/image-adapter-files.ts";
 import { openPipeline, type PipelineCheckpoint } from "../host/open-pipeline.ts";
 import type { Node } from "../ir/node.ts";
 import { insertLora, type LoraCandidate, type LoraSite } from "../passes/lora.ts";
@@ -21,6 +23,8 @@ export const EMBEDDED_IMAGE_MODELS: readonly string[] = ["picturebook-7m"];
 export interface WeightedAdapter {
   readonly adapter: Adapter;
   readonly weight?: number;
+  /** What the settings of an image call it. */
+  readonly name?: string;
 }
 
 /** A Stable Diffusion model, with or without adapters. The weights of the base are shared by all made from it. */
@@ -103,6 +107,13 @@ function makePipeline(
       return engine;
     },
   };
+}
+
+/** How kohya's files name the layers of `pipeline`. */
+export function pipelineNaming({ checkpoint }: ImagePipeline): ImageAdapterBase {
+  const { configs } = checkpoint;
+  if (!isXl(configs)) return { isXl: false };
+  return { isXl: true, layout: unetLayout(configs.unet) };
 }
 
 function embedded(name: string): string {

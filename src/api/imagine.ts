@@ -50,12 +50,16 @@ export interface ImageSettings {
   readonly guidance: number;
   readonly seed: number;
   readonly sampler: SamplerName;
+  readonly eta: number;
+  readonly width: number;
+  readonly height: number;
   readonly model: string;
+  readonly adapters: readonly { readonly name: string; readonly weight: number }[];
 }
 
 /**
  * Makes an image from a prompt. With `session` its compiled programs are used again; else one is opened and closed.
- * @throws LorikeetError `image-size`, `unknown-sampler`, `non-finite-latents`
+ * @throws LorikeetError `image-options`, `image-size`, `unknown-sampler`, `non-finite-latents`
  */
 export async function imagine(
   pipeline: ImagePipeline,
@@ -76,26 +80,20 @@ async function make(
   session: ImageSession,
   options: ImagineOptions,
 ): Promise<MadeImage> {
-  const { configs, scheduler, name } = pipeline.checkpoint;
-  const { steps = 25, guidance = 7.5, seed = 0, eta = 0, negativePrompt = "" } = options;
-  const samplerName = samplerOf(options.sampler);
-  const factor = vaeFactor(configs.vae);
-  const own = factor * Number(configs.unet["sample_size"] ?? 64);
-  const { width = own, height = own } = options;
-  checkSize(width, height, factor);
-  const config = {
-    ...scheduler,
-    ...(options.predictionType && { predictionType: options.predictionType }),
-  };
-  const sampler = createSampler(samplerName, config, { steps, eta });
+  const { configs, scheduler } = pipeline.checkpoint;
+  const settings = settingsOf(pipeline, options);
+  const { steps, guidance, seed, eta, width, height } = settings;
+  const { predictionType = scheduler.predictionType } = options;
+  const sampler = createSampler(settings.sampler, { ...scheduler, predictionType }, { steps, eta });
   const isGuided = guidance !== 1;
   const sizes = timeIds(pipeline, [height, width, 0, 0, height, width]);
   const conditionOf = async (text: string): Promise<Record<string, Tensor>> => ({
     ...(await session.condition([text])),
     ...sizes,
   });
-  const condition = await conditionOf(options.prompt);
-  const negative = isGuided ? await conditionOf(negativePrompt) : undefined;
+  const condition = await conditionOf(settings.prompt);
+  const negative = isGuided ? await conditionOf(settings.negativePrompt) : undefined;
+  const factor = vaeFactor(configs.vae);
   const [h, w] = [height / factor, width / factor];
   const length = condition["encoder_hidden_states"]!.shape[1]!;
   const denoise = await session.denoiser({
@@ -114,17 +112,24 @@ async function make(
     random: new Random(seed).fork("steps"),
     ...(options.onStep && { onStep: options.onStep }),
   });
-  const rgb = toRgb(await session.decode(latents));
-  const settings = {
-    prompt: options.prompt,
-    negativePrompt,
-    steps,
-    guidance,
-    seed,
-    sampler: samplerName,
-    model: name,
-  };
-  return { width, height, rgb, latents, settings };
+  return { width, height, rgb: toRgb(await session.decode(latents)), latents, settings };
+}
+
+/** `options` with defaults, checked. */
+function settingsOf(
+  { checkpoint: { configs, scheduler, name }, adapters }: ImagePipeline,
+  options: ImagineOptions,
+): ImageSettings {
+  const { prompt, steps = 25, guidance = 7.5, seed = 0, eta = 0, negativePrompt = "" } = options;
+  const sampler = samplerOf(options.sampler);
+  checkNumbers({ steps, guidance, seed, eta }, scheduler.trainTimesteps);
+  const factor = vaeFactor(configs.vae);
+  const own = factor * Number(configs.unet["sample_size"] ?? 64);
+  const { width = own, height = own } = options;
+  checkSize(width, height, factor);
+  const used = adapters.map(({ name: called = "", weight = 1 }) => ({ name: called, weight }));
+  const numbers = { steps, guidance, seed, eta, width, height };
+  return { prompt, negativePrompt, sampler, ...numbers, model: name, adapters: used };
 }
 
 function samplerOf(name: string = SAMPLERS[0]): SamplerName {
@@ -134,6 +139,26 @@ function samplerOf(name: string = SAMPLERS[0]): SamplerName {
     "unknown-sampler",
     `Expected a sampler out of ${SAMPLERS.join(", ")}, got ${name}`,
   );
+}
+
+/** @throws LorikeetError `image-options` naming every number that is out of its range */
+function checkNumbers(
+  { steps, guidance, seed, eta }: Record<"steps" | "guidance" | "seed" | "eta", number>,
+  trainTimesteps: number,
+): void {
+  const checks: readonly [boolean, string][] = [
+    [isWhole(steps) && steps > 0 && steps <= trainTimesteps, `steps ${steps} (1 to ${trainTimesteps})`], // prettier-ignore
+    [Number.isFinite(guidance) && guidance >= 0, `guidance ${guidance} (0 or more)`],
+    [isWhole(seed) && seed >= 0, `seed ${seed} (0, 1, 2 …)`],
+    [eta >= 0 && eta <= 1, `eta ${eta} (0 to 1)`],
+  ];
+  const faults = checks.filter(([isFine]) => !isFine).map(([, fault]) => fault);
+  if (faults.length === 0) return;
+  throw new LorikeetError("image-options", `Expected settings within their ranges, got ${faults.join(", ")}`); // prettier-ignore
+}
+
+function isWhole(value: number): boolean {
+  return Number.isSafeInteger(value);
 }
 
 /** @throws LorikeetError `image-size` when the latents would not be a whole number of pixels */

@@ -31,6 +31,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./chat.ts"),
   },
   {
+    name: "imagine",
+    summary: "make images from a prompt, with or without adapters",
+    load: () => import("./imagine.ts"),
+  },
+  {
     name: "merge",
     summary: "write base and adapter as one model: safetensors, or GGUF for llama.cpp and Ollama",
     load: () => import("./merge.ts"),

@@ -1,4 +1,3 @@
-import { stat } from "node:fs/promises";
 import { basename, extname } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { loadModel } from "../api/load-model.ts";
@@ -9,6 +8,7 @@ import type { WritableType } from "../formats/gguf/quantize.ts";
 import { saveAdapter } from "../host/adapter-files.ts";
 import { loadAnyAdapter, saveGgufAdapter, saveMlxAdapter } from "../host/adapter-formats.ts";
 import { isFile } from "../host/files.ts";
+import { refuseExisting } from "../host/output-folder.ts";
 import { LorikeetError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
 
@@ -76,13 +76,6 @@ async function convertModel(command: Command, source: string, flags: Flags): Pro
   await exportGguf(await loadModel(source), output, {
     ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
     ...(overwrite && { overwrite }),
-  });
-}
-
-async function refuseExisting(path: string): Promise<void> {
-  if (!(await stat(path).catch(() => undefined))) return;
-  throw new LorikeetError("output-exists", `Expected nothing at ${path}, there is something`, {
-    hint: "Choose another name, or add --overwrite.",
   });
 }
 

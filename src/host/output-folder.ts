@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { LorikeetError } from "../errors.ts";
 import { asFileError } from "./file-errors.ts";
@@ -33,4 +33,12 @@ export async function writeFolder<T>(
     await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     throw asFileError(cause, path, "written");
   }
+}
+
+/** @throws LorikeetError `output-exists` when there is a file or folder at `path` */
+export async function refuseExisting(path: string): Promise<void> {
+  if (!(await stat(path).catch(() => undefined))) return;
+  throw new LorikeetError("output-exists", `Expected nothing at ${path}, there is something`, {
+    hint: "Choose another name, or add --overwrite.",
+  });
 }

@@ -4,7 +4,13 @@ import { convert } from "../../tensor/convert.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
 import { pairOf } from "../adapter-modules.ts";
-import { imageAdapter, type ImageModule, imageModules, PIPELINE_MODELS } from "../image-adapter.ts";
+import {
+  adaptersByModel,
+  imageAdapter,
+  type ImageModule,
+  imageModules,
+  PIPELINE_MODELS,
+} from "../image-adapter.ts";
 import type { LoraConfig } from "../lora-config.ts";
 import { type AdapterJson, parsePeftConfig, toPeftConfig } from "../peft-config.ts";
 import { siteOf } from "../targets.ts";
@@ -12,7 +18,14 @@ import type { LoraFile } from "./kohya.ts";
 
 /** Name that diffusers gives a LoRA file. */
 export const DIFFUSERS_FILE = "pytorch_lora_weights.safetensors";
-const METADATA = "lora_adapter_metadata";
+/** Metadata entry with the configurations. */
+export const METADATA = "lora_adapter_metadata";
+
+/** What the metadata says of one model's adapter, read and as it stands. */
+export interface ModelConfig {
+  readonly config: LoraConfig;
+  readonly source: AdapterJson;
+}
 
 /** Endings of keys, over all that diffusers ever wrote, and what they are in PEFT's names. */
 const PARTS: readonly (readonly [RegExp, string])[] = [
@@ -47,7 +60,7 @@ const IN_TEXT: Readonly<Record<string, string>> = {
  * @throws LorikeetError `adapter-tensors` for unknown keys; `adapter-config` when the metadata does not parse
  */
 export function adapterFromDiffusers({ tensors, metadata }: LoraFile): Adapter {
-  const configs = configsOf(metadata);
+  const configs = modelConfigs(metadata);
   const found = new Map<string, { parts: Map<string, Tensor>; alpha: number | undefined }>();
   const unknown: string[] = [];
   for (const [key, value] of tensors) {
@@ -70,7 +83,7 @@ export function adapterFromDiffusers({ tensors, metadata }: LoraFile): Adapter {
       "Adapters of FLUX, SD 3 and video models (transformer.…) are not supported.",
     );
   for (const [module, entry] of found) entry.alpha ??= alphaOf(module, entry.parts, configs);
-  const first = [...configs.values()][0];
+  const first = [...configs.values()][0]?.config;
   return imageAdapter(found, {
     metadata,
     ...(first && { dropout: first.dropout, init: first.init, baseModel: first.baseModel }),
@@ -97,15 +110,40 @@ export function adapterToDiffusers(adapter: Adapter): LoraFile {
     for (const part of ["lora_B.bias", "lora_magnitude_vector"])
       if (parts.has(part)) tensors.set(`${module}.${part}`, parts.get(part)!);
   }
-  const kept = adapter.metadata?.[METADATA];
+  const { [METADATA]: stored, ...others } = adapter.metadata ?? {};
   const isPlain = [...modules.values()].every(
     ({ parts, alpha }) => alpha === pairOf(parts).a.shape[0] && parts.size === 2,
   );
-  const config = kept ?? (isPlain ? undefined : metadataOf(adapter, modules));
+  const kept = keptConfigs(adapter, modules).size > 0 ? stored : undefined;
+  const config = kept ?? (isPlain ? undefined : metadataOf(adaptersByModel(adapter)));
   return {
     tensors,
-    metadata: { ...(config !== undefined && { [METADATA]: config }), format: "pt" },
+    metadata: {
+      ...others,
+      ...(config !== undefined && { [METADATA]: config }),
+      format: "pt",
+    },
   };
+}
+
+/** What `adapter` has for each model, with the configuration that its file gave while that still holds. */
+export function modelAdapters(adapter: Adapter): Map<string, Adapter> {
+  const kept = keptConfigs(adapter, imageModules(adapter));
+  return new Map(
+    [...adaptersByModel(adapter)].map(([model, own]) => [model, { ...own, ...kept.get(model) }]),
+  );
+}
+
+/** The configurations in the metadata; none when ranks or alphas are no longer what they say. */
+function keptConfigs(
+  adapter: Adapter,
+  modules: ReadonlyMap<string, ImageModule>,
+): Map<string, ModelConfig> {
+  const configs = modelConfigs(adapter.metadata ?? {});
+  const holds = [...modules].every(
+    ([module, { parts, alpha }]) => alphaOf(module, parts, configs) === alpha,
+  );
+  return holds ? configs : new Map<string, ModelConfig>();
 }
 
 /** Module and part that `key` means. */
@@ -129,9 +167,9 @@ function current(module: string): string {
 }
 
 /** The configuration of each model that the metadata describes. */
-function configsOf(metadata: Readonly<Record<string, string>>): Map<string, LoraConfig> {
+export function modelConfigs(metadata: Readonly<Record<string, string>>): Map<string, ModelConfig> {
   const text = metadata[METADATA];
-  const configs = new Map<string, LoraConfig>();
+  const configs = new Map<string, ModelConfig>();
   if (text === undefined) return configs;
   let json: AdapterJson;
   try {
@@ -149,11 +187,9 @@ function configsOf(metadata: Readonly<Record<string, string>>): Map<string, Lora
   for (const model of PIPELINE_MODELS) {
     const own = Object.entries(json).filter(([name]) => name.startsWith(`${model}.`));
     const fields = own.map(([name, value]) => [name.slice(model.length + 1), value]);
-    if (own.length > 0)
-      configs.set(
-        model,
-        parsePeftConfig({ peft_type: "LORA", ...(Object.fromEntries(fields) as AdapterJson) }),
-      );
+    if (own.length === 0) continue;
+    const source: AdapterJson = Object.fromEntries(fields) as AdapterJson;
+    configs.set(model, { config: parsePeftConfig({ peft_type: "LORA", ...source }), source });
   }
   return configs;
 }
@@ -162,30 +198,22 @@ function configsOf(metadata: Readonly<Record<string, string>>): Map<string, Lora
 function alphaOf(
   module: string,
   parts: ReadonlyMap<string, Tensor>,
-  configs: ReadonlyMap<string, LoraConfig>,
+  configs: ReadonlyMap<string, ModelConfig>,
 ): number | undefined {
   const model = module.slice(0, module.indexOf("."));
-  const config = configs.get(model);
+  const config = configs.get(model)?.config;
   const rank = parts.get("lora_A.weight")?.shape[0];
   if (!config || rank === undefined) return undefined;
   return siteOf(config, module.slice(model.length + 1)).scale * rank;
 }
 
 /** One PEFT configuration for each model, as one JSON object whose fields begin with the model's name. */
-function metadataOf({ config }: Adapter, modules: ReadonlyMap<string, ImageModule>): string {
-  const fields: [string, unknown][] = [];
-  for (const model of PIPELINE_MODELS) {
-    const own = [...modules].filter(([module]) => module.startsWith(`${model}.`));
-    if (own.length === 0) continue;
-    const named = own.map(([module, value]) => [module.slice(model.length + 1), value] as const);
-    const part = imageAdapter(new Map(named), {
-      dropout: config.dropout,
-      init: config.init,
-      baseModel: config.baseModel,
-    });
-    for (const [name, value] of Object.entries(toPeftConfig(part.config)))
-      fields.push([`${model}.${name}`, value]);
-  }
+export function metadataOf(models: ReadonlyMap<string, Adapter>): string {
+  const fields = [...models].flatMap(([model, { config, source }]) =>
+    Object.entries(source ?? toPeftConfig(config)).map(
+      ([name, value]) => [`${model}.${name}`, value] as const,
+    ),
+  );
   fields.sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify(Object.fromEntries(fields), undefined, 2);
 }

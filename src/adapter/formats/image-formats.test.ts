@@ -7,9 +7,9 @@ import {
 } from "../../formats/stable-diffusion/unet-names.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, peftKey } from "../adapter.ts";
-import { attachImageAdapter, imageAdapter } from "../image-adapter.ts";
+import { attachImageAdapter, baseOfAdapter, imageAdapter } from "../image-adapter.ts";
 import { adapterFromDiffusers, adapterToDiffusers } from "./diffusers.ts";
-import { adapterFromKohya, adapterToKohya, isKohya, isXlAdapter, type LoraFile } from "./kohya.ts";
+import { adapterFromKohya, adapterToKohya, isKohya, type LoraFile } from "./kohya.ts";
 import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
 
 const file = (name: string, format: string): Promise<LoraFile> =>
@@ -180,7 +180,7 @@ describe("names of SDXL in its original layout", () => {
     }
     const parts = new Map([["lora_A.weight", zeros(2, 8)], ["lora_B.weight", zeros(8, 2)]]); // prettier-ignore
     const adapter = imageAdapter(new Map([[`text_encoder_2.${module}`, { parts, alpha: 2 }]]), {});
-    expect(isXlAdapter(adapter)).toBe(true);
+    expect(baseOfAdapter(adapter)).toBe("sdxl");
   });
 });
 

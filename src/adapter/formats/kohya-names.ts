@@ -74,14 +74,6 @@ export function fromKohyaName(name: string, layout: UnetLayout): string | undefi
   return `${prefix === "te2" ? "text_encoder_2" : "text_encoder"}.${path}`;
 }
 
-/** Whether `names` are those of an SDXL adapter. */
-export function isXlNaming(names: Iterable<string>): boolean {
-  for (const name of names)
-    if (/^lora_(te1|te2)_|^lora_unet_(input_blocks|output_blocks|middle_block)_/.test(name))
-      return true;
-  return false;
-}
-
 function flat(path: string): string {
   return path.replaceAll(".", "_");
 }

@@ -6,8 +6,8 @@ import type { Shape } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
 import { pairOf } from "../adapter-modules.ts";
-import { imageAdapter, type ImageModule, imageModules } from "../image-adapter.ts";
-import { fromKohyaName, isXlNaming, toKohyaName } from "./kohya-names.ts";
+import { baseOfAdapter, imageAdapter, type ImageModule, imageModules } from "../image-adapter.ts";
+import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
 
 /** A LoRA file: tensors by key, and metadata. */
 export interface LoraFile {
@@ -89,31 +89,24 @@ export function adapterToKohya(
   return { tensors, metadata: metadataOf(adapter, modules, isXl) };
 }
 
-/** Whether the modules of `adapter` tell that its base is SDXL; `names`: those of the file that it was read from. */
-export function isXlAdapter({ tensors }: Adapter, names: Iterable<string> = []): boolean {
-  if (isXlNaming(names)) return true;
-  for (const [key, { shape }] of tensors)
-    if (key.includes(".text_encoder_2.") || (/attn2\.to_k\.lora_A/.test(key) && shape[1] === 2048))
-      return true;
-  return false;
-}
-
 function metadataOf(
-  { config, metadata = {} }: Adapter,
+  adapter: Adapter,
   modules: ReadonlyMap<string, ImageModule>,
   isXl: boolean,
 ): Readonly<Record<string, string>> {
-  const kept = Object.entries(metadata).filter(([name]) => name !== "lora_adapter_metadata");
+  const { config, metadata = {} } = adapter;
   const hasConvolutions = [...modules.values()].some(
     ({ parts }) => (pairOf(parts).a.shape[2] ?? 1) > 1,
   );
+  const isV2 = !isXl && baseOfAdapter(adapter) === "sd2";
   return {
     ss_network_module: "networks.lora",
     ss_network_dim: String(config.r),
     ss_network_alpha: String(config.alpha),
-    ss_base_model_version: isXl ? "sdxl_base_v1-0" : "sd_v1",
+    ss_base_model_version: isXl ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1",
+    ss_v2: isV2 ? "True" : "False",
     ...(hasConvolutions && { ss_network_args: JSON.stringify({ conv_dim: String(config.r) }) }),
-    ...Object.fromEntries(kept),
+    ...metadata,
   };
 }
 

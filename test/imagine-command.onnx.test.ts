@@ -1,0 +1,99 @@
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import sharp from "sharp";
+import { afterEach, beforeEach, expect, it } from "vitest";
+import { readPngText } from "../src/formats/png-text.ts";
+import { lorikeet } from "./support/command.ts";
+import { diffusionFolder } from "./support/diffusion.ts";
+
+const sd1 = join(diffusionFolder, "sd1");
+const lora = (name: string): string => join(diffusionFolder, "lora", name);
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lorikeet-imagine-"));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+function make(...flags: string[]): ReturnType<typeof lorikeet> {
+  const given = ["--model", sd1, "--threads", "1", "--steps", "2", "--size", "24x16"];
+  return lorikeet("imagine", ...given, ...flags);
+}
+
+it("writes PNG files that say how they were made, the same for the same seed", async () => {
+  const flags = ["--prompt", "a cat", "--negative-prompt", "blurry", "--sampler", "dpm++"];
+  const adapters = ["-a", `${lora("sd1-attention/kohya.safetensors")}:0.5`, "-a", lora("sd1-everything/pytorch_lora_weights.safetensors")]; // prettier-ignore
+  const out = join(folder, "cat.png");
+  const { code, out: text } = await make(...flags, ...adapters, "--count", "2", "--seed", "7", "-o", out, "--json"); // prettier-ignore
+  expect(code).toBe(0);
+  const paths = [1, 2].map((i) => join(folder, `cat-${i}.png`));
+  const settings = {
+    prompt: "a cat",
+    negativePrompt: "blurry",
+    steps: 2,
+    guidance: 7.5,
+    seed: 7,
+    sampler: "dpm++",
+    eta: 0,
+    width: 24,
+    height: 16,
+    model: "sd1",
+    adapters: [
+      { name: "kohya", weight: 0.5 },
+      { name: "sd1-everything", weight: 1 },
+    ],
+  };
+  expect(JSON.parse(text)).toMatchObject({
+    images: [
+      { path: paths[0], ...settings },
+      { path: paths[1], ...settings, seed: 8 },
+    ],
+  });
+  const png = await readFile(paths[0]!);
+  const texts = readPngText(png);
+  expect(texts["parameters"]).toMatch(
+    /^a cat <lora:kohya:0.5> <lora:sd1-everything:1>\nNegative prompt: blurry\nSteps: 2, Sampler: DPM\+\+ 2M, CFG scale: 7.5, Seed: 7, Size: 24x16, Model: sd1, Version: lorikeet \d/,
+  );
+  expect(JSON.parse(texts["lorikeet"]!)).toMatchObject(settings);
+  const { info, data } = await sharp(png).raw().toBuffer({ resolveWithObject: true });
+  expect(info).toMatchObject({ width: 24, height: 16, channels: 3 });
+  const again = join(folder, "again.png");
+  const second = await make(...flags, ...adapters, "--seed", "8", "-o", again);
+  expect([second.code, second.out]).toEqual([0, `${again}\n`]);
+  expect(await readFile(again)).toEqual(await readFile(paths[1]!));
+  expect(new Set(data).size).toBeGreaterThan(10);
+});
+
+it("refuses what it cannot do before anything is written", async () => {
+  const cases: readonly (readonly [string[], string, string])[] = [
+    [["--size", "24x20"], "image-size", "24 × 24"],
+    [["--steps", "0"], "image-options", "steps 0 (1 to 1000)"],
+    [["-a", lora("sdxl-attention")], "adapter-mismatch", "Stable Diffusion XL"],
+    [["-a", join(folder, "none")], "file-not-found", "none"],
+    [["-a", `${lora("sd1-attention/kohya.safetensors")}:1e39`], "file-not-found", "1e39"],
+    [["-a", `${lora("sd1-attention/kohya.safetensors")}:${"9".repeat(38)}`], "non-finite-latents", "adapter's weight"], // prettier-ignore
+    [["--model", folder], "pipeline-layout", "unet/config.json"],
+    [["--sampler", "euler3"], "usage", "euler"],
+    [["--count", "0"], "usage", "1 or more"],
+  ];
+  for (const [flags, code, words] of cases) {
+    const out = join(folder, "x.png");
+    const result = await make("--prompt", "a cat", "-o", out, ...flags, "--json");
+    expect([result.code === 0, result.out]).toEqual([false, ""]);
+    const { error } = JSON.parse(result.err) as { error: Record<string, string> };
+    expect(error["code"], flags.join(" ")).toBe(code);
+    expect(JSON.stringify(error)).toContain(words);
+  }
+  expect(await readdir(folder)).toEqual([]);
+});
+
+it("keeps images that are there unless told otherwise", async () => {
+  const out = join(folder, "x.png");
+  expect((await make("--prompt", "a cat", "-o", out)).code).toBe(0);
+  const first = await readFile(out);
+  expect((await make("--prompt", "a dog", "-o", out)).err).toContain("output-exists");
+  expect(await readFile(out)).toEqual(first);
+  expect((await make("--prompt", "a dog", "-o", out, "--overwrite")).code).toBe(0);
+  expect(await readFile(out)).not.toEqual(first);
+});
