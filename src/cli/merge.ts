@@ -1,9 +1,11 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { loadModel } from "../api/load-model.ts";
-import { merge, mergeToGguf } from "../api/merge.ts";
+import { merge, type MergeResult, mergeToGguf } from "../api/merge.ts";
+import { mergeToOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
 import { loadAdapterFolder } from "../host/adapter-files.ts";
 import { formatBytes } from "../host/run-files/run-numbers.ts";
+import type { OnnxSaveOptions } from "../host/save-onnx.ts";
 import type { DType } from "../tensor/dtype.ts";
 import type { CliContext } from "./context.ts";
 
@@ -12,14 +14,17 @@ Examples:
   lorikeet merge --adapter out -o merged
   lorikeet merge --model HuggingFaceTB/SmolLM2-135M-Instruct --adapter out -o merged --dtype bf16
   lorikeet merge --adapter out -o ollama --to gguf --dtype q8_0
+  lorikeet merge --adapter out -o web --to onnx         for Transformers.js
   lorikeet merge --adapter out -o merged --max-shard-size 2GB`;
+
+type Format = "safetensors" | "gguf" | "onnx";
 
 /** Options of `merge`, as commander parses them. */
 interface Flags {
   readonly model: string;
   readonly adapter: string;
   readonly output: string;
-  readonly to: string;
+  readonly to: Format;
   readonly dtype?: string;
   readonly maxShardSize: number;
   readonly safe: boolean;
@@ -36,11 +41,15 @@ export function register(command: Command, context: CliContext): void {
     .requiredOption("-o, --output <folder>", "new folder for the merged model")
     .option(
       "--to <format>",
-      "safetensors (Hugging Face folder) or gguf (with an Ollama Modelfile)",
+      "safetensors (Hugging Face folder), gguf (with an Ollama Modelfile) or onnx (for Transformers.js)",
       parseFormat,
       "safetensors",
     ) // prettier-ignore
-    .option("--dtype <type>", "f32, f16, bf16, for gguf also q8_0; default: the base's", parseDType)
+    .option(
+      "--dtype <type>",
+      "f32, f16, bf16, for gguf also q8_0; default: the base's, for onnx f32",
+      parseDType,
+    )
     .option("--max-shard-size <size>", "largest file of weights, such as 2GB", parseSize, 5e9)
     .option("--safe", "refuse merged weights that are not finite (default)", true)
     .option("--no-safe", "write them all the same")
@@ -59,13 +68,12 @@ export function register(command: Command, context: CliContext): void {
         ...(requantize && { requantize }),
         ...(overwrite && { overwrite }),
       };
-      const result =
-        to === "gguf"
-          ? await mergeToGguf(model, adapter, output, {
-              ...options,
-              ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
-            })
-          : await merge(model, adapter, output, { ...options, ...folderType(command, dtype) });
+      const writers: Readonly<Record<Format, () => Promise<MergeResult>>> = {
+        gguf: () => mergeToGguf(model, adapter, output, { ...options, ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }) }),
+        onnx: () => mergeToOnnx(model, adapter, output, { ...options, ...onnxType(command, dtype) }),
+        safetensors: () => merge(model, adapter, output, { ...options, ...folderType(command, dtype) }),
+      }; // prettier-ignore
+      const result = await writers[to]();
       const { files, bytes, changed, unties } = result;
       if (json) context.out.write(`${JSON.stringify(result)}\n`);
       else {
@@ -95,7 +103,13 @@ function parseDType(text: string): string {
   throw new InvalidArgumentError("Expected f32, f16, bf16 or q8_0.");
 }
 
-function parseFormat(text: string): string {
-  if (text === "safetensors" || text === "gguf") return text;
-  throw new InvalidArgumentError("Expected safetensors or gguf.");
+function onnxType(command: Command, dtype: string | undefined): Pick<OnnxSaveOptions, "dtype"> {
+  if (dtype === undefined) return {};
+  if (dtype !== "f32" && dtype !== "f16") command.error("error: ONNX models are written as f32 or f16", { exitCode: 2 }); // prettier-ignore
+  return { dtype };
+}
+
+function parseFormat(text: string): Format {
+  if (text === "safetensors" || text === "gguf" || text === "onnx") return text;
+  throw new InvalidArgumentError("Expected safetensors, gguf or onnx.");
 }

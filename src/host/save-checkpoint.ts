@@ -88,8 +88,8 @@ async function writeWeights(
   return { files: [...files, index], bytes };
 }
 
-/** Copies, or writes from what was read of a GGUF file, the files beside the weights. */
-async function writeCompanions(
+/** Copies, or writes from what was read of a GGUF file, the files beside the weights. @returns their names */
+export async function writeCompanions(
   checkpoint: Checkpoint,
   folder: string,
   tokenizerFrom: string | undefined,

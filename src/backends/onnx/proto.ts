@@ -1,7 +1,7 @@
 /** @file ONNX's ModelProto as typed data and its encoding. Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
 import { ONNX_TYPES } from "../../ir/onnx-types.ts";
-import type { DType } from "../../tensor/dtype.ts";
-import type { Shape } from "../../tensor/shape.ts";
+import { BYTES, type DType } from "../../tensor/dtype.ts";
+import { sizeOf } from "../../tensor/shape.ts";
 import { ProtobufWriter } from "./protobuf.ts";
 
 /** An attribute; whole numbers and floats are different types in ONNX. */
@@ -22,11 +22,14 @@ export interface OnnxNode {
   readonly attributes: Readonly<Record<string, OnnxAttribute>>;
 }
 
+/** An axis: its size, or a name for one that differs from run to run. */
+export type OnnxDim = number | string;
+
 /** A graph input or output. */
-export interface OnnxValueInfo {
+export interface OnnxValueInfo<D extends OnnxDim = number> {
   readonly name: string;
   readonly dtype: DType;
-  readonly shape: Shape;
+  readonly shape: readonly D[];
 }
 
 /** A constant: its little-endian bytes, or a range of a file (`location` relative to the weights folder). */
@@ -47,28 +50,66 @@ export interface OnnxModel {
   readonly opsets: Readonly<Record<string, number>>;
   readonly nodes: readonly OnnxNode[];
   readonly initializers: readonly OnnxInitializer[];
-  readonly inputs: readonly OnnxValueInfo[];
-  readonly outputs: readonly OnnxValueInfo[];
+  readonly inputs: readonly OnnxValueInfo<OnnxDim>[];
+  readonly outputs: readonly OnnxValueInfo<OnnxDim>[];
 }
 
 const IR_VERSION = 10;
 const ATTRIBUTE_TYPES = { float: 1, int: 2, text: 3, floats: 6, ints: 7 } as const;
 const EXTERNAL = 1;
+const GRAPH = 7;
+const INITIALIZER = 5;
 
 /** `model` as the bytes of an ONNX file. */
 export function encodeModel(model: OnnxModel): Uint8Array {
   const writer = new ProtobufWriter();
-  writer.int(1, IR_VERSION);
-  writer.text(2, "lorikeet");
-  writer.message(7, () => {
+  writeHeader(writer, model);
+  writer.message(GRAPH, () => {
     writeGraph(writer, model);
   });
+  return writer.finish();
+}
+
+/**
+ * `model` as the bytes of an ONNX file, in parts: the same file as with the values of `weights`, which are read one
+ * at a time, among its initializers.
+ */
+export async function* encodeModelInParts(
+  model: OnnxModel,
+  weights: readonly OnnxValueInfo[],
+  read: (name: string) => Promise<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const body = new ProtobufWriter();
+  writeGraph(body, model);
+  const heads = weights.map((weight) => {
+    const size = sizeOf(weight.shape) * BYTES[weight.dtype];
+    const head = new ProtobufWriter();
+    writeInitializerHead(head, weight);
+    head.lengthOf(9, size);
+    const field = new ProtobufWriter();
+    field.lengthOf(INITIALIZER, head.finish().length + size);
+    return { name: weight.name, head: [field.finish(), head.finish()], size };
+  });
+  const later = heads.reduce((sum, { head, size }) => sum + head[0]!.length + head[1]!.length + size, 0); // prettier-ignore
+  const start = new ProtobufWriter();
+  writeHeader(start, model);
+  start.lengthOf(GRAPH, body.finish().length + later);
+  yield start.finish();
+  yield body.finish();
+  for (const { name, head } of heads) {
+    yield* head;
+    yield await read(name);
+  }
+}
+
+function writeHeader(writer: ProtobufWriter, model: OnnxModel): void {
+  writer.int(1, IR_VERSION);
+  writer.text(2, "lorikeet");
   for (const [domain, version] of Object.entries(model.opsets))
     writer.message(8, () => {
       writer.text(1, domain);
       writer.int(2, version);
     });
-  return writer.finish();
 }
 
 function writeGraph(writer: ProtobufWriter, model: OnnxModel): void {
@@ -78,7 +119,7 @@ function writeGraph(writer: ProtobufWriter, model: OnnxModel): void {
     });
   writer.text(2, model.name);
   for (const initializer of model.initializers)
-    writer.message(5, () => {
+    writer.message(INITIALIZER, () => {
       writeInitializer(writer, initializer);
     });
   for (const input of model.inputs) writeValueInfo(writer, 11, input);
@@ -119,13 +160,15 @@ function writeAttribute(writer: ProtobufWriter, name: string, attribute: OnnxAtt
   writer.int(20, ATTRIBUTE_TYPES[attribute.kind]);
 }
 
-function writeInitializer(
-  writer: ProtobufWriter,
-  { name, dtype, shape, data }: OnnxInitializer,
-): void {
+function writeInitializerHead(writer: ProtobufWriter, { name, dtype, shape }: OnnxValueInfo): void {
   for (const dim of shape) writer.int(1, dim);
   writer.int(2, ONNX_TYPES[dtype]);
   writer.text(8, name);
+}
+
+function writeInitializer(writer: ProtobufWriter, initializer: OnnxInitializer): void {
+  writeInitializerHead(writer, initializer);
+  const { data } = initializer;
   if (data instanceof Uint8Array) {
     writer.raw(9, data);
     return;
@@ -141,7 +184,7 @@ function writeInitializer(
 function writeValueInfo(
   writer: ProtobufWriter,
   field: number,
-  { name, dtype, shape }: OnnxValueInfo,
+  { name, dtype, shape }: OnnxValueInfo<OnnxDim>,
 ): void {
   writer.message(field, () => {
     writer.text(1, name);
@@ -151,7 +194,8 @@ function writeValueInfo(
         writer.message(2, () => {
           for (const dim of shape)
             writer.message(1, () => {
-              writer.int(1, dim);
+              if (typeof dim === "number") writer.int(1, dim);
+              else writer.text(2, dim);
             });
         });
       });

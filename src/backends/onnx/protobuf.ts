@@ -3,7 +3,7 @@ const LENGTH_BYTES = 5;
 
 /** Appends protobuf fields to one growing buffer. https://protobuf.dev/programming-guides/encoding/ */
 export class ProtobufWriter {
-  private bytes: Uint8Array = new Uint8Array(1 << 16);
+  private bytes: Uint8Array = new Uint8Array(1 << 10);
   private view: DataView = new DataView(this.bytes.buffer);
   private size = 0;
   private readonly encoder = new TextEncoder();
@@ -36,6 +36,13 @@ export class ProtobufWriter {
     this.varint(value.length);
     this.bytes.set(value, this.size);
     this.size += value.length;
+  }
+
+  /** The start of a field of `length` bytes that are written elsewhere. */
+  lengthOf(field: number, length: number): void {
+    this.reserve(20);
+    this.varint(field * 8 + 2);
+    this.varint(length);
   }
 
   /** A string field. */
