@@ -1,8 +1,8 @@
 import type { Adapter } from "../adapter/adapter.ts";
+import type { WeightSource } from "../backends/backend.ts";
 import { packageVersion } from "../host/package-version.ts";
 import { recordRun, type RunRecorder } from "../host/run-files/record.ts";
-import type { AnswerPair } from "../host/run-files/report.ts";
-import type { RunNumber } from "../host/run-files/run-numbers.ts";
+import type { AnswerPair, RunReport } from "../host/run-files/report.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import { openSession } from "./generate.ts";
 import type { Model } from "./model.ts";
@@ -44,28 +44,17 @@ export async function compareAnswers(
   return prompts.map((prompt, i) => ({ prompt, base: plain[i]!, adapted: tuned[i]! }));
 }
 
-/** What the report says of a trained adapter beside what the run recorded. */
+/** What the report says of a trained adapter of `base` beside what the run recorded. */
 export function reportOf(
-  model: Model,
+  { name, weights }: { readonly name: string; readonly weights: WeightSource },
   adapter: Adapter,
-  answers: readonly AnswerPair[],
-): {
-  title: string;
-  answers: readonly AnswerPair[];
-  numbers: readonly RunNumber[];
-  version: string;
-} {
+  shown: Partial<Pick<RunReport, "answers" | "pictures">>,
+): Omit<RunReport, "config" | "events"> {
   const trained = [...adapter.tensors.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-  const { weights } = model.checkpoint;
   const total = weights.names.reduce((sum, name) => sum + sizeOf(weights.get(name).shape), 0);
   const share = `${((100 * trained) / (total + trained)).toFixed(1)} % of the model`;
   const numbers = [
     { label: "Trained parameters", value: trained.toLocaleString("en"), note: share },
   ];
-  return {
-    title: `${model.checkpoint.name}: LoRA fine-tuning`,
-    answers,
-    numbers,
-    version: packageVersion(),
-  };
+  return { title: `${name}: LoRA fine-tuning`, answers: [], ...shown, numbers, version: packageVersion() }; // prettier-ignore
 }

@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
-import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
-import { isFile } from "../host/files.ts";
 import {
+  type AdapterStorage,
   claimOutput,
+  hasAdapter,
   latestCheckpoint,
   type RunCheckpoint,
   saveCheckpoint,
@@ -26,15 +26,19 @@ export interface RunStore {
   finish(last: () => Promise<Adapter>): Promise<Adapter>;
 }
 
-/** Opens the store of `run`. @throws LorikeetError `output-exists` */
-export async function openRunStore({ outputDir, config }: ResolvedRun): Promise<RunStore> {
+/** Opens the store of `run`, whose adapters are files of `storage`. @throws LorikeetError `output-exists` */
+export async function openRunStore(
+  { outputDir, config }: ResolvedRun,
+  storage: AdapterStorage,
+): Promise<RunStore> {
   if (outputDir !== undefined) await claimOutput(outputDir, config);
   const resumed =
-    outputDir !== undefined && config.resume ? await latestCheckpoint(outputDir) : undefined;
+    outputDir !== undefined && config.resume
+      ? await latestCheckpoint(outputDir, storage)
+      : undefined;
   const bestFolder = join(outputDir ?? "", "best");
-  const hasBest =
-    resumed?.state.best !== undefined && (await isFile(join(bestFolder, "adapter_config.json")));
-  let best: Adapter | undefined = hasBest ? await loadAdapterFolder(bestFolder) : undefined;
+  const hasBest = resumed?.state.best !== undefined && (await hasAdapter(bestFolder));
+  let best: Adapter | undefined = hasBest ? await storage.load(bestFolder) : undefined;
   return {
     resumed,
     state: resumed?.state ?? freshState,
@@ -42,13 +46,13 @@ export async function openRunStore({ outputDir, config }: ResolvedRun): Promise<
       if (reason === "best") best = parts.adapter;
       if (outputDir === undefined) return "memory";
       if (reason !== "best")
-        return saveCheckpoint(outputDir, { ...parts, state }, config.save_total_limit);
-      await saveAdapter(parts.adapter, bestFolder);
+        return saveCheckpoint(outputDir, { ...parts, state }, config.save_total_limit, storage);
+      await storage.save(parts.adapter, bestFolder);
       return bestFolder;
     },
     async finish(last) {
       const adapter = (config.load_best_model_at_end && best) || (await last());
-      if (outputDir !== undefined) await saveAdapter(adapter, outputDir);
+      if (outputDir !== undefined) await storage.save(adapter, outputDir);
       return adapter;
     },
   };

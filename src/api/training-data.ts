@@ -4,17 +4,11 @@ import { createLoader, evaluationBatches } from "../data/loader.ts";
 import { readDataset } from "../host/dataset-files.ts";
 import { spillingWords } from "../host/spilling-words.ts";
 import type { TrainConfig } from "../host/train-config.ts";
-import type { Batch, TrainSetup } from "../train/trainer.ts";
 import type { Model } from "./model.ts";
+import type { TaskData } from "./train-task.ts";
 
-/** The samples of a run as batches. */
-export interface TrainingData {
-  /** Optimizer steps of the whole run, and of one pass over the data. */
-  readonly totalSteps: number;
-  readonly stepsPerEpoch: number;
-  readonly windows: TrainSetup["windows"];
-  /** Batches of the evaluation data, whose loss weights add up to 1; undefined when there is none. */
-  readonly evaluation: (() => AsyncIterable<Batch>) | undefined;
+/** The samples of a run as batches, and what was found in them. */
+export interface TrainingData extends TaskData {
   readonly report: DataReport;
   readonly warnings: DataReport["warnings"];
 }

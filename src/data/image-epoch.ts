@@ -11,13 +11,23 @@ export function planImageEpoch(
   epoch: number,
 ): number[][] {
   const random = new Random(seed).fork(`epoch ${epoch}`);
-  const bySize = new Map<number, number[]>();
-  for (const image of random.shuffle(sizes.map((_, i) => i))) {
-    const size = sizes[image]!;
-    bySize.set(size, [...(bySize.get(size) ?? []), image]);
+  const order = random.shuffle(sizes.map((_, i) => i));
+  return random.shuffle(sizedBatches(order, (image) => sizes[image]!, batchSize));
+}
+
+/** `items` in batches of at most `batchSize`, each of items of one size. */
+export function sizedBatches<T>(
+  items: readonly T[],
+  sizeOf: (item: T) => number,
+  batchSize: number,
+): T[][] {
+  const bySize = new Map<number, T[]>();
+  for (const item of items) {
+    const size = sizeOf(item);
+    bySize.set(size, [...(bySize.get(size) ?? []), item]);
   }
-  const batches: number[][] = [];
-  for (const images of bySize.values())
-    for (let i = 0; i < images.length; i += batchSize) batches.push(images.slice(i, i + batchSize));
-  return random.shuffle(batches);
+  const batches: T[][] = [];
+  for (const own of bySize.values())
+    for (let i = 0; i < own.length; i += batchSize) batches.push(own.slice(i, i + batchSize));
+  return batches;
 }

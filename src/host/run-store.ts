@@ -1,14 +1,21 @@
 import { readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
+import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
+import { PIPELINE_MODELS } from "../adapter/image-adapter.ts";
 import { LorikeetError } from "../errors.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
 import type { RunState } from "../train/trainer.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { loadAdapterFolder, saveAdapter } from "./adapter-files.ts";
 import { asFileError } from "./file-errors.ts";
 import { isFile, readText, writeAtomically } from "./files.ts";
+
+/** How adapters are written into a folder, and read from it. */
+export interface AdapterStorage {
+  save(adapter: Adapter, folder: string): Promise<void>;
+  load(folder: string): Promise<Adapter>;
+}
 
 /** Everything a run continues from: the adapter, the optimizer's moments by parameter, the loop's state. */
 export interface RunCheckpoint {
@@ -20,6 +27,15 @@ export interface RunCheckpoint {
 const CHECKPOINT = /^checkpoint-(\d+)$/;
 const STATE = "trainer_state.json";
 const OPTIMIZER = "optimizer.safetensors";
+/** What a run leaves in its folder besides checkpoints and its record. */
+const RESULTS = [
+  "adapter_config.json",
+  "adapter_model.safetensors",
+  DIFFUSERS_FILE,
+  ...PIPELINE_MODELS,
+  "samples",
+  "best",
+];
 
 /**
  * Writes `checkpoint-<step>` in `folder`, whole or not at all, and removes older ones beyond `limit` (0: none).
@@ -29,12 +45,13 @@ export async function saveCheckpoint(
   folder: string,
   checkpoint: RunCheckpoint,
   limit: number,
+  storage: AdapterStorage,
 ): Promise<string> {
   const path = join(folder, `checkpoint-${checkpoint.state.step}`);
   const temporary = `${path}.tmp`;
   try {
     await rm(temporary, { recursive: true, force: true });
-    await saveAdapter(checkpoint.adapter, temporary);
+    await storage.save(checkpoint.adapter, temporary);
     await writeAtomically(
       join(temporary, OPTIMIZER),
       serializeSafetensors(checkpoint.optimizer, { format: "pt" }),
@@ -53,16 +70,25 @@ export async function saveCheckpoint(
 }
 
 /** The newest checkpoint in `folder`, or undefined. */
-export async function latestCheckpoint(folder: string): Promise<RunCheckpoint | undefined> {
+export async function latestCheckpoint(
+  folder: string,
+  storage: AdapterStorage,
+): Promise<RunCheckpoint | undefined> {
   const step = (await stepsIn(folder)).at(-1);
   if (step === undefined) return undefined;
   const path = join(folder, `checkpoint-${step}`);
   const { tensors } = await decodeSafetensors(await readFile(join(path, OPTIMIZER)), OPTIMIZER);
   return {
-    adapter: await loadAdapterFolder(path),
+    adapter: await storage.load(path),
     optimizer: tensors,
     state: JSON.parse(await readText(join(path, STATE))) as RunState,
   };
+}
+
+/** Whether an adapter was written into `folder`. */
+export async function hasAdapter(folder: string): Promise<boolean> {
+  const files = ["adapter_config.json", DIFFUSERS_FILE];
+  return (await Promise.all(files.map((file) => isFile(join(folder, file))))).includes(true);
 }
 
 /**
@@ -73,8 +99,7 @@ export async function claimOutput(
   folder: string,
   options: { resume: boolean; overwrite: boolean },
 ): Promise<void> {
-  const isTaken =
-    (await isFile(join(folder, "adapter_config.json"))) || (await stepsIn(folder)).length > 0;
+  const isTaken = (await hasAdapter(folder)) || (await stepsIn(folder)).length > 0;
   if (!isTaken || options.resume) return;
   if (!options.overwrite)
     throw new LorikeetError(
@@ -85,8 +110,7 @@ export async function claimOutput(
       },
     );
   for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
-  for (const name of ["adapter_config.json", "adapter_model.safetensors", "best"])
-    await rm(join(folder, name), { recursive: true, force: true });
+  for (const name of RESULTS) await rm(join(folder, name), { recursive: true, force: true });
 }
 
 async function removeCheckpoint(folder: string, step: number): Promise<void> {

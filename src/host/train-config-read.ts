@@ -1,9 +1,10 @@
 import { parse, stringify, YAMLParseError } from "yaml";
 import type { z } from "zod";
 import { LorikeetError, nearest } from "../errors.ts";
+import { IMAGE_TARGETS } from "../train/image-plan.ts";
 import { readText } from "./files.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { fieldInfo, TRAIN_FIELDS, TRAIN_KEYS } from "./train-fields.ts";
+import { fieldDefault, fieldInfo, TRAIN_FIELDS, TRAIN_KEYS } from "./train-fields.ts";
 
 /** Values by key before they are checked. */
 export type RawConfig = Readonly<Record<string, unknown>>;
@@ -80,11 +81,15 @@ async function readConfigFile(path: string): Promise<RawConfig> {
   return value as RawConfig;
 }
 
+/** What is standard where images are trained, and is something else for text. */
+const IMAGE_DEFAULTS: RawConfig = { model: "picturebook-7m", target_modules: IMAGE_TARGETS };
+
 /**
  * `raw` with defaults filled in.
  * @throws LorikeetError `config-invalid` naming each wrong key, value or combination
  */
-export function checkTrainConfig(raw: RawConfig): TrainConfig {
+export function checkTrainConfig(given: RawConfig): TrainConfig {
+  const raw = given["task"] === "text-to-image" ? { ...IMAGE_DEFAULTS, ...given } : given;
   const faults = Object.keys(raw)
     .filter((key) => !Object.hasOwn(TRAIN_FIELDS, key))
     .map(unknownKey);
@@ -143,11 +148,26 @@ function conflicts(config: TrainConfig): string[] {
       "Expected `eval_data` or `validation_split` with `early_stopping_patience`, got neither.",
     ],
     [
+      config.class_prompt === null && config.class_data_dir !== null,
+      "Expected `class_prompt` with `class_data_dir`, got none.",
+    ],
+    [
       config.load_best_model_at_end && !evaluates,
       "Expected `eval_data` or `validation_split` with `load_best_model_at_end`, got neither.",
     ],
   ];
-  return wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
+  const faults = wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
+  return [...faults, ...ofOtherTask(config)];
+}
+
+/** Settings that the run's task has no use for. */
+function ofOtherTask(config: TrainConfig): string[] {
+  const group = config.task === "text-to-image" ? "Data" : "Images";
+  return TRAIN_KEYS.filter(
+    (key) => fieldInfo(key).group === group && config[key] !== fieldDefault(key),
+  ).map(
+    (key) => `Expected no \`${key}\` with \`task: ${config.task}\`, got ${shown(config[key])}.`,
+  );
 }
 
 /** What a flag's `text` means for the field `key`; checked later, with the rest. */

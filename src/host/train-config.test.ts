@@ -71,9 +71,24 @@ describe("checkTrainConfig", () => {
     [{ warmup_steps: 5, warmup_ratio: 0.1 }, "`warmup_steps` and `warmup_ratio`"],
     [{ warmup_steps: 5, lr_scheduler_type: "constant" }, "`constant_with_warmup`"],
     [{ early_stopping_patience: 2 }, "`early_stopping_patience`"],
+    [{ task: "text-to-image", class_data_dir: "dogs" }, "`class_prompt`"],
     [{ load_best_model_at_end: true }, "`load_best_model_at_end`"],
   ])("refuses settings that contradict each other: %o", (raw, named) => {
     expect(failure({ data: "chats.jsonl", ...raw }).message).toContain(named);
+  });
+
+  test("images have defaults of their own; settings of the other task are refused", () => {
+    const task = "text-to-image";
+    expect(checkTrainConfig({ task, data: "photos" })).toMatchObject({
+      model: "picturebook-7m",
+      target_modules: ["to_q", "to_k", "to_v", "to_out.0"],
+    });
+    expect(failure({ task, data: "photos", packing: true }).message).toBe(
+      "Expected no `packing` with `task: text-to-image`, got true (boolean).",
+    );
+    expect(failure({ data: "chats.jsonl", resolution: 512 }).message).toBe(
+      "Expected no `resolution` with `task: text-generation`, got 512 (number).",
+    );
   });
 
   test("a key of Object's prototype is as unknown as any other", () => {
@@ -142,6 +157,9 @@ describe("flags", () => {
       "use_dora",
       "packing",
       "skip_bad_rows",
+      "aspect_buckets",
+      "random_flip",
+      "train_text_encoder",
       "load_best_model_at_end",
       "gradient_checkpointing",
     ]);

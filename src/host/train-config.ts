@@ -1,7 +1,9 @@
+import type { PredictionType } from "../diffusion/scheduler-config.ts";
 import type { ScheduleName } from "../train/schedule.ts";
 
-/** Settings of a training run, named as in PEFT and transformers. `null` means: decided by the run itself. */
-export interface TrainConfig {
+/** Settings of a training run, named as in PEFT, transformers and diffusers. `null` means: decided by the run itself. */
+export interface TrainConfig extends ImageConfig {
+  task: "text-generation" | "text-to-image";
   model: string;
   data: string[];
   eval_data: string[];
@@ -48,9 +50,30 @@ export interface TrainConfig {
   save_steps: number | null;
   save_total_limit: number;
   gradient_checkpointing: boolean;
-  base_dtype: "auto" | "f32" | "bf16" | "int8" | "nf4";
+  checkpointing: "auto" | "on" | "off";
+  base_dtype: "auto" | "f32" | "bf16" | "f16" | "fp8" | "int8" | "nf4";
   device: string;
   threads: number | null;
+}
+
+/** Settings of `task: text-to-image` alone. */
+export interface ImageConfig {
+  resolution: number | null;
+  aspect_buckets: boolean;
+  random_flip: boolean;
+  instance_prompt: string | null;
+  caption_dropout: number;
+  class_prompt: string | null;
+  class_data_dir: string | null;
+  num_class_images: number;
+  prior_loss_weight: number;
+  snr_gamma: number | null;
+  noise_offset: number;
+  prediction_type: PredictionType | null;
+  rescale_betas_zero_snr: boolean | null;
+  train_text_encoder: boolean;
+  sample_steps: number | null;
+  sample_guidance: number;
 }
 
 /** How a flag's text becomes a value: as it stands, split at commas, or read as YAML. */
@@ -58,7 +81,8 @@ export type FlagReading = "text" | "list" | "pattern" | "yaml";
 
 /** What is said about a field beside its type. */
 export interface FieldInfo {
-  readonly group: "Run" | "LoRA" | "Data" | "Optimization" | "Evaluation and saving" | "Machine";
+  readonly group:
+    "Run" | "LoRA" | "Data" | "Images" | "Optimization" | "Evaluation and saving" | "Machine";
   /** Finishes "Expected ‹key› to be …". */
   readonly expects: string;
   readonly description: string;

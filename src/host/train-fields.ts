@@ -1,12 +1,9 @@
 import { z } from "zod";
 import { SCHEDULES } from "../train/schedule.ts";
-import type { FieldInfo, FlagReading, TrainConfig } from "./train-config.ts";
+import { IMAGE_FIELDS } from "./image-fields.ts";
+import type { FieldInfo, TrainConfig } from "./train-config.ts";
+import { count, COUNT, fieldsOf, TEXTS, YES_NO } from "./train-field.ts";
 
-const COUNT = "a whole number of at least 1";
-const YES_NO = "true or false";
-const TEXTS = "a text or a list of texts";
-
-const count = z.int().min(1);
 const texts = z.union([
   z
     .string()
@@ -16,37 +13,31 @@ const texts = z.union([
 ]);
 const textOrList = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 
-const in_ =
-  (
-    group: FieldInfo["group"],
-  ): (<T extends z.ZodType>(
-    schema: T,
-    expects: string,
-    description: string,
-    reading?: FlagReading,
-  ) => T) =>
-  (schema, expects, description, reading = "yaml") =>
-    schema.meta({ group, expects, description, reading } satisfies FieldInfo);
-
-const run = in_("Run");
-const lora = in_("LoRA");
-const data = in_("Data");
-const optimization = in_("Optimization");
-const evaluation = in_("Evaluation and saving");
-const machine = in_("Machine");
+const run = fieldsOf("Run");
+const lora = fieldsOf("LoRA");
+const data = fieldsOf("Data");
+const optimization = fieldsOf("Optimization");
+const evaluation = fieldsOf("Evaluation and saving");
+const machine = fieldsOf("Machine");
 
 /** Type, default, meaning and error text of every setting: what flags, files, `--help` and docs are made from. */
 export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainConfig[K]> } = {
+  task: run(
+    z.enum(["text-generation", "text-to-image"]).default("text-generation"),
+    "text-generation or text-to-image",
+    "What the model makes. text-to-image has other defaults: model picturebook-7m, target_modules to_q, to_k, to_v, to_out.0.",
+    "text",
+  ),
   model: run(
     z.string().min(1).default("storyteller-6m"),
     "a text",
-    "Base model: a Hugging Face id, a folder, a .gguf file, or the embedded storyteller-6m.",
+    "Base model: a Hugging Face id, a folder, a .gguf file, or the embedded storyteller-6m. Images: a Stable Diffusion folder in diffusers layout, a .safetensors file, or the embedded picturebook-7m.",
     "text",
   ),
   data: run(
     texts.refine((paths) => paths.length > 0),
     TEXTS,
-    "Training data: files or folders (.jsonl, .json, .csv, .parquet, .txt).",
+    "Training data: files or folders (.jsonl, .json, .csv, .parquet, .txt). Images: folders with metadata.jsonl (file_name, text) or a .txt beside each image.",
     "list",
   ),
   eval_data: run(texts.default([]), TEXTS, "Evaluation data, in the same formats.", "list"),
@@ -139,6 +130,8 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     YES_NO,
     "Leave out rows that cannot be read, and count them, instead of stopping.",
   ),
+
+  ...IMAGE_FIELDS,
 
   num_train_epochs: optimization(
     z.number().positive().default(3),
@@ -235,7 +228,7 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
   sample_prompts: evaluation(
     texts.default([]),
     TEXTS,
-    "Prompts answered before and after training, shown in the report.",
+    "Prompts answered before and after training, shown in the report; of images, drawn.",
     "text",
   ),
   logging_steps: evaluation(count.default(1), COUNT, "Write metrics every so many steps."),
@@ -255,10 +248,16 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     YES_NO,
     "Compute activations twice instead of keeping them: less memory, slower.",
   ),
+  checkpointing: machine(
+    z.enum(["auto", "on", "off"]).default("auto"),
+    "auto, on or off",
+    "The same; auto: only where a GPU's memory would not do without.",
+    "text",
+  ),
   base_dtype: machine(
-    z.enum(["auto", "f32", "bf16", "int8", "nf4"]).default("auto"),
-    "auto, f32, bf16, int8 or nf4",
-    "How the frozen base is kept in memory.",
+    z.enum(["auto", "f32", "bf16", "f16", "fp8", "int8", "nf4"]).default("auto"),
+    "auto, f32, bf16, f16, fp8, int8 or nf4",
+    "How the frozen base is kept in memory; f16 and fp8 on NVIDIA GPUs alone.",
     "text",
   ),
   device: machine(

@@ -27,6 +27,11 @@ thead th { border-top: 0; color: var(--quiet); font-size: 13px; font-weight: 600
 .answers td:first-child { width: 26%; font-weight: 600; }
 .answers .base { color: var(--quiet); }
 .answers .adapted { background: var(--tint); }
+.pictures td { width: 140px; padding: 8px; }
+.pictures tbody th { width: 220px; font-size: 13px; }
+.pictures img, .strip img { display: block; width: 128px; height: auto; border-radius: 6px; image-rendering: auto; }
+.strip { display: flex; flex-wrap: wrap; gap: 8px; padding: 12px; }
+.strip img { width: 96px; }
 .settings { columns: 2; column-gap: 32px; padding: 12px 16px; font-size: 13px; }
 .settings div { display: flex; justify-content: space-between; gap: 12px; break-inside: avoid; padding: 2px 0; }
 .settings dt { color: var(--quiet); }

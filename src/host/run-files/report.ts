@@ -13,12 +13,25 @@ export interface AnswerPair {
   readonly adapted: string;
 }
 
+/** An image in the report; all of one column were made after the same number of steps. */
+export interface ReportPicture {
+  readonly prompt: string;
+  readonly step: number;
+  /** A `data:` URL. */
+  readonly url: string;
+}
+
 /** What a report is made from. */
 export interface RunReport {
   readonly title: string;
   readonly config: TrainConfig;
   readonly events: readonly TrainEvent[];
   readonly answers: readonly AnswerPair[];
+  /** Images that were made while training went on, and some that were trained on (`data:` URLs). */
+  readonly pictures?: {
+    readonly made: readonly ReportPicture[];
+    readonly trainedOn: readonly string[];
+  };
   /** Numbers that the events do not hold, such as the trained parameters. */
   readonly numbers?: readonly RunNumber[];
   readonly version: string;
@@ -42,7 +55,7 @@ export function renderReport(report: RunReport): string {
 <p class="lead">${escapeHtml(config.model)} with a rank-${config.r} LoRA, trained on ${escapeHtml(config.data.join(", "))}</p>
 <dl class="tiles">${numbers.map(tile).join("")}</dl>
 ${warnings(events)}<div class="card">${lossCurve(events, "Loss")}</div>
-${answersTable(report.answers)}
+${answersTable(report.answers)}${pictureTable(report.pictures)}
 <h2>Settings</h2>
 <dl class="card settings">${TRAIN_KEYS.map((key) => setting(key, config)).join("")}</dl>
 <footer>Written by Lorikeet ${escapeHtml(report.version)}. Settings in colour differ from their default.</footer>
@@ -77,6 +90,33 @@ function answersTable(answers: readonly AnswerPair[]): string {
 <tbody>${rows.join("\n")}</tbody>
 </table></div>`;
 }
+
+function pictureTable({
+  made,
+  trainedOn,
+}: NonNullable<RunReport["pictures"]> = noPictures): string {
+  const image = (url: string, alt: string): string => `<img src="${url}" alt="${escapeHtml(alt)}">`;
+  const examples = trainedOn.map((url) => image(url, "training image")).join("");
+  const strip =
+    examples === "" ? "" : `<h2>Trained on</h2>\n<div class="card strip">${examples}</div>\n`;
+  if (made.length === 0) return strip;
+  const steps = [...new Set(made.map(({ step }) => step))].sort((a, b) => a - b);
+  const heads = steps.map((step) => `<th>${step === 0 ? "Base model" : `Step ${step}`}</th>`);
+  const rows = [...new Set(made.map(({ prompt }) => prompt))].map((prompt) => {
+    const cells = steps.map((step) => {
+      const found = made.find((picture) => picture.prompt === prompt && picture.step === step);
+      return `<td>${found ? image(found.url, `${prompt}, step ${step}`) : ""}</td>`;
+    });
+    return `<tr><th>${escapeHtml(prompt)}</th>${cells.join("")}</tr>`;
+  });
+  return `${strip}<h2>Images before and after</h2>
+<div class="card"><table class="pictures">
+<thead><tr><th>Prompt</th>${heads.join("")}</tr></thead>
+<tbody>${rows.join("\n")}</tbody>
+</table></div>`;
+}
+
+const noPictures: NonNullable<RunReport["pictures"]> = { made: [], trainedOn: [] };
 
 function setting(key: keyof TrainConfig, config: TrainConfig): string {
   const value = config[key];

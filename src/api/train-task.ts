@@ -1,0 +1,242 @@
+import type { Adapter } from "../adapter/adapter.ts";
+import { peftKey } from "../adapter/adapter.ts";
+import { keyOf, parameterOf } from "../adapter/attach.ts";
+import { initialTensor } from "../adapter/init.ts";
+import { initialPart } from "../adapter/init/initial-part.ts";
+import type { LoraConfig } from "../adapter/lora-config.ts";
+import type { Engine, WeightSource } from "../backends/backend.ts";
+import type { DataWarning } from "../data/data-warnings.ts";
+import type { RunReport } from "../host/run-files/report.ts";
+import type { AdapterStorage } from "../host/run-store.ts";
+import type { TrainConfig } from "../host/train-config.ts";
+import type { Graph } from "../ir/graph.ts";
+import type { Node } from "../ir/node.ts";
+import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
+import { convert } from "../tensor/convert.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import type { SampleEvent, TrainEvent } from "../train/events.ts";
+import { learningRateSchedule } from "../train/schedule.ts";
+import { type Batch, programCache, trainLoop, type TrainSetup } from "../train/trainer.ts";
+import { openEngine } from "./open-engine.ts";
+import { openRecord } from "./record.ts";
+import { openRunStore, type RunStore } from "./run-store.ts";
+import type { ResolvedRun } from "./train-options.ts";
+
+/** The samples of a run as batches. */
+export interface TaskData {
+  /** Optimizer steps of the whole run, and of one pass over the data. */
+  readonly totalSteps: number;
+  readonly stepsPerEpoch: number;
+  readonly windows: TrainSetup["windows"];
+  /** Batches of the evaluation data, whose loss weights add up to 1; undefined when there is none. */
+  readonly evaluation: (() => AsyncIterable<Batch>) | undefined;
+}
+
+/** What is being trained in a run: text or images. It owns its engine. */
+export interface TrainTask {
+  readonly engine: Engine;
+  readonly data: TaskData;
+  readonly warnings: readonly DataWarning[];
+  /** Everything that trains, and the layers and weights that it belongs to. */
+  readonly parameters: readonly Node[];
+  readonly sites: ReadonlyMap<string, LoraSite>;
+  readonly layers: readonly LoraCandidate[];
+  readonly weights: WeightSource;
+  /** The adapter that training begins with, where it is not a fresh one. */
+  readonly adapter: Adapter | undefined;
+  readonly graphFor: TrainSetup["graphFor"];
+  readonly leanGraphFor?: TrainSetup["leanGraphFor"];
+  readonly evaluationGraphFor: (batch: Batch) => Graph;
+  readonly unit?: "images";
+  /** What is told after `event` of the loop (and before the first, `undefined`). */
+  readonly after?: (event: TrainEvent | undefined) => AsyncIterable<TrainEvent>;
+}
+
+/** A kind of training. */
+export interface TrainKind {
+  readonly storage: AdapterStorage;
+  /** Reads the data and opens an engine. */
+  open(run: ResolvedRun, store: RunStore): Promise<TrainTask>;
+  /** What the trained adapter does, and what the report says of it. */
+  review(
+    run: ResolvedRun,
+    adapter: Adapter,
+  ): Promise<{ samples: readonly SampleEvent[]; report: Omit<RunReport, "config" | "events"> }>;
+}
+
+/** An engine over `weights` as `config` asks for it, and a warning of what was chosen where there was a choice. */
+export async function openTaskEngine(
+  weights: WeightSource,
+  { device, threads, base_dtype: baseDtype }: TrainConfig,
+): Promise<{ engine: Engine; warnings: DataWarning[] }> {
+  const warnings: DataWarning[] = [];
+  const engine = await openEngine(weights, {
+    ...{ device, baseDtype },
+    onNote: (message) => void warnings.push({ code: "device", message }),
+    ...(threads !== null && { threads }),
+  });
+  return { engine, warnings };
+}
+
+/** The events of a run of `kind`; `finish` is told the trained adapter. */
+export async function* runEvents(
+  kind: TrainKind,
+  run: ResolvedRun,
+  finish: (adapter: Adapter) => void,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const store = await openRunStore(run, kind.storage);
+  const task = await kind.open(run, store);
+  let trained: Adapter | undefined;
+  let record: Awaited<ReturnType<typeof openRecord>>;
+  try {
+    record = await openRecord(run, store.resumed?.state.step);
+    const keep = (adapter: Adapter): void => finish((trained = adapter));
+    for await (const event of taskEvents(task, run, store, keep)) {
+      await record?.record(event);
+      yield event;
+    }
+    if (!trained) return;
+    const { samples, report } = await kind.review(run, trained);
+    for (const sample of samples) yield sample;
+    if (run.config.report) await record?.report(report);
+  } finally {
+    await record?.close();
+    await task.engine.dispose();
+  }
+}
+
+async function* taskEvents(
+  task: TrainTask,
+  run: ResolvedRun,
+  store: RunStore,
+  finish: (adapter: Adapter) => void,
+): AsyncGenerator<TrainEvent, void, undefined> {
+  const { engine, data, parameters } = task;
+  for (const warning of task.warnings) yield { type: "warning", ...warning };
+  await setParameters(task, run, store);
+  const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
+  const evaluate = evaluator && evaluation(evaluator, data);
+  if (task.after && store.state.step === 0) yield* task.after(undefined);
+  for await (const event of trainLoop(setupOf(task, run, store, evaluate))) {
+    yield event;
+    if (task.after) yield* task.after(event);
+  }
+  await evaluator?.dispose();
+  finish(await store.finish(() => adapterOf(engine, parameters, run.lora)));
+}
+
+/** Gives every trainable parameter its first value: of the resumed run, the model's adapter, the base, or LoRA's init. */
+async function setParameters(task: TrainTask, run: ResolvedRun, store: RunStore): Promise<void> {
+  const { engine, weights } = task;
+  const { lora, config } = run;
+  const start = store.resumed?.adapter ?? task.adapter;
+  const given = new Map(
+    [...(start?.tensors ?? [])].map(([key, value]) => [parameterOf(key), value]),
+  );
+  const norms = start ? new Map<string, Tensor>() : await doraStart(task, run);
+  const fresh = (name: string, shape: readonly number[]): Promise<Tensor> | Tensor =>
+    weights.names.includes(name)
+      ? weights.read(name)
+      : initialTensor(lora, name, shape, config.seed);
+  for (const { name, shape } of task.parameters) {
+    const value = given.get(name!) ?? norms.get(name!) ?? (await fresh(name!, shape));
+    await engine.set(name!, convert(value, "f32"));
+  }
+  for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
+}
+
+/** First values of the layers that DoRA adapts, by parameter: their magnitudes are norms of the base's weights. */
+async function doraStart(
+  { layers, weights, sites }: TrainTask,
+  { lora, config }: ResolvedRun,
+): Promise<Map<string, Tensor>> {
+  const values = new Map<string, Tensor>();
+  for (const candidate of layers) {
+    const site = sites.get(candidate.module);
+    if (!site?.useDora) continue;
+    const weight = await weights.read(candidate.weight);
+    const nameOf = (part: string): string => peftKey(candidate.module, part);
+    const { tensors } = initialPart(lora, { candidate, site, weight, seed: config.seed, nameOf });
+    for (const [part, value] of Object.entries(tensors)) values.set(nameOf(part), value);
+  }
+  return values;
+}
+
+function evaluation(
+  programs: ReturnType<typeof programCache>,
+  data: TaskData,
+): () => Promise<number> {
+  return async () => {
+    let loss = 0;
+    for await (const batch of data.evaluation!())
+      loss += Number((await (await programs.get(batch)).run(batch))["loss"]!.data[0]);
+    return loss;
+  };
+}
+
+function setupOf(
+  { engine, data, graphFor, leanGraphFor, parameters, unit }: TrainTask,
+  run: ResolvedRun,
+  store: RunStore,
+  evaluate: (() => Promise<number>) | undefined,
+): TrainSetup {
+  const { config } = run;
+  const { stepsPerEpoch, totalSteps } = data;
+  return {
+    engine,
+    graphFor,
+    ...(leanGraphFor && { leanGraphFor }),
+    windows: data.windows,
+    ...(unit && { unit }),
+    optimizer: {
+      betas: [config.adam_beta1, config.adam_beta2],
+      eps: config.adam_epsilon,
+      weightDecay: config.weight_decay,
+      maxGradNorm: config.max_grad_norm > 0 ? config.max_grad_norm : Infinity,
+    },
+    learningRateAt: learningRateSchedule(config.lr_scheduler_type, {
+      learningRate: config.learning_rate,
+      totalSteps,
+      warmupSteps: config.warmup_steps,
+      warmupRatio: config.warmup_ratio,
+    }),
+    totalSteps,
+    seed: config.seed,
+    state: store.state,
+    ...(evaluate && { evaluate }),
+    evalSteps: config.eval_steps ?? stepsPerEpoch,
+    patience: config.early_stopping_patience ?? 0,
+    saveSteps: config.save_steps ?? stepsPerEpoch,
+    save: async (state, reason) =>
+      store.save(state, reason, {
+        adapter: await adapterOf(engine, parameters, run.lora),
+        optimizer:
+          reason === "best" ? new Map<string, Tensor>() : await momentsOf(engine, parameters),
+      }),
+    ...(run.signal && { signal: run.signal }),
+    now: () => performance.now(),
+    memoryBytes: () => process.memoryUsage.rss(),
+  };
+}
+
+async function adapterOf(
+  engine: Engine,
+  parameters: readonly Node[],
+  config: LoraConfig,
+): Promise<Adapter> {
+  const tensors = new Map<string, Tensor>();
+  for (const { name } of parameters)
+    tensors.set(keyOf(name!), convert(await engine.get(name!), "f32"));
+  return { config, tensors };
+}
+
+async function momentsOf(
+  engine: Engine,
+  parameters: readonly Node[],
+): Promise<Map<string, Tensor>> {
+  const moments = new Map<string, Tensor>();
+  for (const { name } of parameters)
+    for (const part of ["exp_avg", "exp_avg_sq"])
+      moments.set(`${name!}.${part}`, await engine.get(`${name!}.${part}`));
+  return moments;
+}
