@@ -24,6 +24,14 @@ interface BankModule {
   readonly b: Tensor;
 }
 
+/** What an adapter has for a module, row-major, and the scale of B. */
+interface BankPart {
+  readonly rank: number;
+  readonly a: Float32Array;
+  readonly b: Float32Array;
+  readonly scale: number;
+}
+
 /**
  * Several adapters of one base in the room of one: each owns a range of the bank's rank, its scale inside its B, and a
  * row of a batch picks ranges by a factor for each column. What adapters are loaded never changes a graph.
@@ -76,13 +84,20 @@ export class AdapterBank {
     const before = this.ranges.get(name);
     if (before && !replace) throw nameError(`a new name`, name, this.names);
     if (!before && replace) throw nameError(`a loaded adapter`, name, this.names);
-    const rank = Math.max(0, ...[...own.values()].map(({ a }) => a.shape[0]!));
+    const rank = Math.max(0, ...[...own.values()].map((part) => part.rank));
     const start = this.freeStart(name, rank);
     this.ranges.delete(name);
     this.ranges.set(name, { start, rank, modules: [...own.keys()] });
-    for (const module of before?.modules ?? []) this.clear(module, before!);
+    if (before) this.clearLeftovers(before, start, own);
     for (const [module, part] of own) this.write(module, start, part);
     return this.tensorsOf(new Set([...own.keys(), ...(before?.modules ?? [])]));
+  }
+
+  /** Clears what an adapter had in `before` and `own`, from `start` on, will not overwrite. */
+  private clearLeftovers(before: Range, start: number, own: ReadonlyMap<string, BankPart>): void {
+    for (const module of before.modules)
+      if (before.start !== start || before.rank !== own.get(module)?.rank)
+        this.clear(module, before);
   }
 
   /** Frees the columns of an adapter. @returns the tensors that are different now @throws LorikeetError `adapter-name` */
@@ -144,8 +159,8 @@ export class AdapterBank {
     );
   }
 
-  /** A and B of each module of `adapter`, its scale in B. */
-  private partsOf(name: string, adapter: Adapter): Map<string, { a: Tensor; b: Tensor }> {
+  /** A and B of each module of `adapter`, and the scale that goes into B. */
+  private partsOf(name: string, adapter: Adapter): Map<string, BankPart> {
     const { lora, whole, rows } = adapterModules(adapter);
     const faults = [
       ...extrasOf(adapter),
@@ -163,19 +178,19 @@ export class AdapterBank {
           hint: "Use it alone (model.withAdapter), merge it into the base, or open the bank with its target modules.",
         },
       );
-    const parts = new Map<string, { a: Tensor; b: Tensor }>();
+    const parts = new Map<string, BankPart>();
     for (const [module, tensors] of lora) {
       const { a, b } = pairOf(tensors);
       this.checkShapes(name, module, { a, b });
       const { scale } = siteOf(adapter.config, module);
-      const [down, up] = [toFloat32(a), scaled(toFloat32(b), scale)];
-      if (!isFinite(down) || !isFinite(up))
+      const [down, up] = [toFloat32(a), toFloat32(b)];
+      if (!isFinite(down, 1) || !isFinite(up, scale))
         throw new LorikeetError(
           "not-finite",
           `Expected finite values, got NaN or infinity in adapter ${name}, ${module}`,
           { hint: "It would spoil every row of a batch; train it again." },
         );
-      parts.set(module, { a, b: tensor("f32", b.shape, up) });
+      parts.set(module, { rank: a.shape[0]!, a: down, b: up, scale });
     }
     return parts;
   }
@@ -192,14 +207,13 @@ export class AdapterBank {
   }
 
   /** Writes A's rows and B's columns from `start` on. */
-  private write(module: string, start: number, part: { a: Tensor; b: Tensor }): void {
+  private write(module: string, start: number, { rank, a: down, b: up, scale }: BankPart): void {
     const { a, b } = this.modules.get(module)!;
-    const rank = part.a.shape[0]!;
-    (a.data as Float32Array).set(toFloat32(part.a), (start * a.data.length) / this.rank);
-    const [from, to] = [part.b.data, b.data as Float32Array];
+    (a.data as Float32Array).set(down, (start * a.data.length) / this.rank);
+    const to = b.data as Float32Array;
     // rows are a few elements long: cheaper one by one than as views
-    for (let i = 0, at = start; i < from.length; i += rank, at += this.rank)
-      for (let r = 0; r < rank; r++) to[at + r] = from[i + r] as number;
+    for (let i = 0, at = start; i < up.length; i += rank, at += this.rank)
+      for (let r = 0; r < rank; r++) to[at + r] = up[i + r]! * scale;
   }
 
   private clear(module: string, { start, rank }: Range): void {
@@ -211,16 +225,10 @@ export class AdapterBank {
   }
 }
 
-function scaled(values: Float32Array, scale: number): Float32Array {
-  const out = new Float32Array(values.length);
-  for (let i = 0; i < out.length; i++) out[i] = values[i]! * scale;
-  return out;
-}
-
-/** Whether all values are finite: their products with zero are zero. */
-function isFinite(values: Float32Array): boolean {
+/** Whether all values, times `scale`, are finite float32 numbers: then their products with zero are zero. */
+function isFinite(values: Float32Array, scale: number): boolean {
   let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i]! * 0;
+  for (let i = 0; i < values.length; i++) sum += Math.fround(values[i]! * scale) * 0;
   return sum === 0;
 }
 
