@@ -14,6 +14,8 @@ export interface Adapter {
   readonly tensors: ReadonlyMap<string, Tensor>;
   /** The `adapter_config.json` that it was read from. */
   readonly source?: AdapterJson;
+  /** A and B that the layers started with, by key, where the initialisation changed the base; not kept in files. */
+  readonly start?: ReadonlyMap<string, Tensor>;
   /** What the file that it was read from says of itself (metadata of safetensors). */
   readonly metadata?: Readonly<Record<string, string>>;
 }

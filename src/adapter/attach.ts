@@ -33,14 +33,10 @@ export function attach(
   candidates: readonly LoraCandidate[],
   family: FamilyTargets,
 ): Attachment {
-  const values = new Map<string, Tensor>();
-  for (const [key, value] of adapter.tensors)
-    if (!key.includes(".original_module.")) values.set(parameterOf(key), value);
   const replacements = replacementsOf(adapter, candidates, family);
-  for (const [use, name] of replacements) {
-    const value = values.get(use);
-    if (value) values.set(name, value).delete(use);
-  }
+  const values = new Map<string, Tensor>();
+  for (const [key, name] of parametersOf(adapter, candidates, family))
+    values.set(name, adapter.tensors.get(key)!);
   const whole = new Set([...values.keys()].filter((name) => !name.startsWith(PEFT_PREFIX)));
   const tokenRows = tokenRowsOf(adapter, candidates, family);
   return {
@@ -55,6 +51,22 @@ export function attach(
     ...(replacements.size > 0 && { replacements }),
     values,
   };
+}
+
+/** The trainable parameter of each key of `adapter`. */
+export function parametersOf(
+  adapter: Adapter,
+  candidates: readonly LoraCandidate[],
+  family: FamilyTargets,
+): Map<string, string> {
+  const replacements = replacementsOf(adapter, candidates, family);
+  const names = new Map<string, string>();
+  for (const key of adapter.tensors.keys()) {
+    if (key.includes(".original_module.")) continue;
+    const use = parameterOf(key);
+    names.set(key, replacements.get(use) ?? use);
+  }
+  return names;
 }
 
 /** `sites` with the head that shares an adapted embedding's matrix, where its ties are to be kept. */

@@ -14,6 +14,29 @@ export type LoraInit =
   | "eva"
   | "loftq";
 
+/** Options of EVA; meanings and defaults are those of PEFT's EvaConfig. https://arxiv.org/abs/2410.07170 */
+export interface EvaConfig {
+  /** A layer gets at most rho · r ranks; 1: ranks stay as they are. */
+  readonly rho: number;
+  /** Cosine similarity of a direction to its former self from which on it counts as found. */
+  readonly tau: number;
+  /** Only activations of tokens that are targets count. */
+  readonly useLabelMask: boolean;
+  /** Divide each direction by the root of its singular value. */
+  readonly whiten: boolean;
+  /** Keep alpha / rank where a layer's rank changes. */
+  readonly adjustScalingFactors: boolean;
+}
+
+/** PEFT's defaults of EVA. */
+export const EVA_DEFAULTS: EvaConfig = {
+  rho: 2,
+  tau: 0.99,
+  useLabelMask: true,
+  whiten: false,
+  adjustScalingFactors: true,
+};
+
 /** Options of LoRA; meanings and defaults are those of PEFT 0.21's LoraConfig, names in camelCase. */
 export interface LoraConfig {
   /** Rank of ΔW. */
@@ -48,6 +71,10 @@ export interface LoraConfig {
   readonly targetParameters: readonly string[] | undefined;
   readonly ensureWeightTying: boolean;
   readonly init: LoraInit;
+  /** Of `init: "eva"`; `EVA_DEFAULTS` where left out. */
+  readonly eva?: EvaConfig;
+  /** Rounds of `init: "loftq"` (4 bits); 1 where left out. */
+  readonly loftqIterations?: number;
   readonly taskType: string | undefined;
   readonly baseModel: string | undefined;
 }

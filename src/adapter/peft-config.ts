@@ -1,5 +1,6 @@
 import { LorikeetError } from "../errors.ts";
-import { lora, type LoraConfig } from "./lora-config.ts";
+import { EVA_DEFAULTS, type EvaConfig, lora, type LoraConfig } from "./lora-config.ts";
+import { UNBUILT_FIELDS, unbuiltInit } from "./lora-faults.ts";
 
 /** Parsed `adapter_config.json`. */
 export type AdapterJson = Readonly<Record<string, unknown>>;
@@ -49,20 +50,6 @@ const defaults: AdapterJson = {
   velora_config: null,
 };
 
-/** Fields of research variants that are not built: an adapter that sets one would compute something else. */
-const refused = [
-  "alora_invocation_tokens",
-  "arrow_config",
-  "corda_config",
-  "kasa_config",
-  "layer_replication",
-  "lora_ga_config",
-  "monteclora_config",
-  "use_bdlora",
-  "use_qalora",
-  "velora_config",
-];
-
 /**
  * The configuration in an `adapter_config.json`.
  * @throws LorikeetError `peft-type` when it is not LoRA, `unsupported-lora-variant` naming each variant that is set
@@ -74,7 +61,11 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
       "peft-type",
       `Expected an adapter of peft_type LORA, got ${JSON.stringify(json["peft_type"])}`,
     );
-  const set = refused.filter((field) => Boolean(json[field]));
+  const init = unbuiltInit(json["init_lora_weights"]);
+  const set = Object.entries(UNBUILT_FIELDS)
+    .filter(([field]) => Boolean(json[field]))
+    .map(([field, name]) => `${field} (${name})`)
+    .concat(init === undefined ? [] : [`init_lora_weights: ${init}`]);
   if (set.length > 0)
     throw new LorikeetError(
       "unsupported-lora-variant",
@@ -105,6 +96,8 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     targetParameters: optional("target_parameters"),
     ensureWeightTying: get("ensure_weight_tying"),
     init: get("init_lora_weights"),
+    ...evaOf(optional("eva_config")),
+    ...loftqOf(get("loftq_config")),
     taskType: optional("task_type"),
     baseModel: optional("base_model_name_or_path"),
   });
@@ -125,10 +118,6 @@ export function toPeftConfig(config: LoraConfig, original: AdapterJson = {}): Ad
     r: config.r,
     lora_alpha: config.alpha,
     lora_dropout: config.dropout,
-    target_modules: config.targetModules ?? null,
-    exclude_modules: config.excludeModules ?? null,
-    layers_to_transform: original["layers_to_transform"] ?? config.layersToTransform ?? null,
-    layers_pattern: original["layers_pattern"] ?? config.layersPattern ?? null,
     rank_pattern: config.rankPattern,
     alpha_pattern: config.alphaPattern,
     bias: config.bias,
@@ -136,15 +125,69 @@ export function toPeftConfig(config: LoraConfig, original: AdapterJson = {}): Ad
     fan_in_fan_out: config.fanInFanOut,
     use_rslora: config.useRslora,
     use_dora: config.useDora,
-    modules_to_save: config.modulesToSave ?? null,
-    trainable_token_indices: config.trainableTokenIndices ?? null,
-    target_parameters: config.targetParameters ?? null,
     ensure_weight_tying: config.ensureWeightTying,
-    init_lora_weights: config.init,
-    task_type: config.taskType ?? null,
-    base_model_name_or_path: config.baseModel ?? null,
+    ...initJson(config),
+    ...nullable({
+      target_modules: config.targetModules,
+      exclude_modules: config.excludeModules,
+      layers_to_transform: original["layers_to_transform"] ?? config.layersToTransform,
+      layers_pattern: original["layers_pattern"] ?? config.layersPattern,
+      modules_to_save: config.modulesToSave,
+      trainable_token_indices: config.trainableTokenIndices,
+      target_parameters: config.targetParameters,
+      task_type: config.taskType,
+      base_model_name_or_path: config.baseModel,
+    }),
   };
   return Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function nullable(fields: AdapterJson): AdapterJson {
+  return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, value ?? null]));
+}
+
+function initJson({ init, eva, loftqIterations }: LoraConfig): AdapterJson {
+  return {
+    init_lora_weights: init === "kaiming-normal" ? true : init,
+    ...(init === "eva" && { eva_config: evaJson(eva ?? EVA_DEFAULTS) }),
+    ...(init === "loftq" && { loftq_config: { loftq_bits: 4, loftq_iter: loftqIterations ?? 1 } }),
+  };
+}
+
+function evaOf(json: AdapterJson | undefined): { eva?: EvaConfig } {
+  if (!json) return {};
+  const get = <T>(field: string, standard: T): T => (json[field] ?? standard) as T;
+  return {
+    eva: {
+      rho: get("rho", EVA_DEFAULTS.rho),
+      tau: get("tau", EVA_DEFAULTS.tau),
+      useLabelMask: get("use_label_mask", EVA_DEFAULTS.useLabelMask),
+      whiten: get("whiten", EVA_DEFAULTS.whiten),
+      adjustScalingFactors: get("adjust_scaling_factors", EVA_DEFAULTS.adjustScalingFactors),
+    },
+  };
+}
+
+function evaJson(eva: EvaConfig): AdapterJson {
+  return {
+    adjust_scaling_factors: eva.adjustScalingFactors,
+    label_mask_value: -100,
+    rho: eva.rho,
+    tau: eva.tau,
+    use_label_mask: eva.useLabelMask,
+    whiten: eva.whiten,
+  };
+}
+
+/** @throws LorikeetError `unsupported-lora-variant` for other bits than 4 */
+function loftqOf(json: AdapterJson): { loftqIterations?: number } {
+  const { loftq_bits: bits = 4, loftq_iter: iterations = 1 } = json;
+  if (bits !== 4)
+    throw new LorikeetError(
+      "unsupported-lora-variant",
+      `Expected LoftQ at 4 bits, got loftq_bits ${JSON.stringify(bits)}`,
+    );
+  return Object.keys(json).length === 0 ? {} : { loftqIterations: Number(iterations) };
 }
 
 function listOf<T>(value: T | T[] | undefined): T[] | undefined {

@@ -21,6 +21,7 @@ export function resolveTargets(
     (candidate) =>
       isTarget(config, candidate, family) &&
       !matchesModule(config.excludeModules ?? [], candidate.module) &&
+      !isSaved(config, candidate.module) &&
       isInLayers(config, candidate.module),
   );
   const bare = candidates.filter(({ module }) =>
@@ -82,20 +83,34 @@ export function matchesModule(targets: readonly string[] | string, module: strin
 }
 
 function isTarget(
-  { targetModules }: LoraConfig,
+  config: LoraConfig,
   { module, kind }: LoraCandidate,
   family: FamilyTargets,
 ): boolean {
-  if (targetModules === "all-linear")
+  if (config.targetModules === "all-linear")
     return kind === "linear" && !`.${module}.`.includes(`.${family.head}.`);
-  return matchesModule(targetModules ?? family.defaults, module);
+  return matchesModule(config.targetModules ?? family.defaults, module);
 }
 
-function isInLayers({ layersToTransform, layersPattern }: LoraConfig, module: string): boolean {
+/** Whether `module` trains in full, alone or as part of another: such modules get no adapter. */
+function isSaved({ modulesToSave = [] }: LoraConfig, module: string): boolean {
+  return modulesToSave.some((name) => `.${module}.`.includes(`.${name}.`));
+}
+
+/** A module that is named in full is adapted whatever its layer, as in PEFT. */
+function isInLayers(
+  { targetModules, layersToTransform, layersPattern }: LoraConfig,
+  module: string,
+): boolean {
   if (!layersToTransform) return true;
-  const names = layersPattern && layersPattern.length > 0 ? layersPattern : ["[^.]*"];
-  const index = names
-    .map((name) => new RegExp(`(?:^|\\.)${name}\\.(\\d+)\\.`).exec(module)?.[1])
+  if (typeof targetModules !== "string" && targetModules?.includes(module)) return true;
+  // PEFT takes the first number; without a pattern, one that two names stand before
+  const patterns =
+    layersPattern && layersPattern.length > 0
+      ? layersPattern.map((name) => `^(?:|.*?\\.)${name}\\.(?<index>\\d+)\\.`)
+      : ["^.*?\\.[^.]*\\.(?<index>\\d+)\\."];
+  const index = patterns
+    .map((pattern) => new RegExp(pattern).exec(module)?.groups?.["index"])
     .find(Boolean);
   return index !== undefined && layersToTransform.includes(Number(index));
 }
@@ -111,13 +126,13 @@ function patternValue(
 }
 
 function reportMisses(
-  { targetModules }: LoraConfig,
+  config: LoraConfig,
   candidates: readonly LoraCandidate[],
   family: FamilyTargets,
   count: number,
 ): void {
   const modules = candidates.map(({ module }) => module);
-  const wanted = targetModules ?? family.defaults;
+  const wanted = config.targetModules ?? family.defaults;
   const missed =
     typeof wanted === "string"
       ? []

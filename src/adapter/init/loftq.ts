@@ -1,5 +1,12 @@
 import type { LoraSite } from "../../passes/lora.ts";
-import { type Dense, scaleColumns, scaleRows, topSingular, transposed } from "../linear-algebra.ts";
+import {
+  type Dense,
+  product,
+  scaleColumns,
+  scaleRows,
+  topSingular,
+  transposed,
+} from "../linear-algebra.ts";
 import type { InitialFactors } from "./initial-part.ts";
 
 /** Levels of the 4-bit NormalFloat. https://arxiv.org/abs/2305.14314, appendix E */
@@ -12,15 +19,24 @@ const NF4: readonly number[] = [
 const BLOCK = 64;
 
 /**
- * LoftQ, one round at 4 bits: the base becomes its own NF4 quantization, and B·A the best approximation of what that
- * loses. As in PEFT the scale is left out of account: use alpha = r. https://arxiv.org/abs/2310.08659
+ * LoftQ at 4 bits: the base becomes NF4 values, and B·A the best approximation of what that loses; each further round
+ * quantizes what B·A leaves. As in PEFT the scale is left out of account: use alpha = r. https://arxiv.org/abs/2310.08659
  */
-export function loftqInit(matrix: Dense, { rank }: LoraSite): InitialFactors {
-  const base: Dense = { ...matrix, data: quantizeNf4(matrix.data) };
-  const lost: Dense = { ...matrix, data: matrix.data.map((value, i) => value - base.data[i]!) };
-  const { u, s, v } = topSingular(lost, rank);
-  const root = s.map(Math.sqrt);
-  return { a: scaleRows(transposed(v), root), b: scaleColumns(u, root), base };
+export function loftqInit(matrix: Dense, { rank }: LoraSite, iterations = 1): InitialFactors {
+  let rest = matrix.data;
+  for (let round = 1; ; round++) {
+    const base: Dense = { ...matrix, data: quantizeNf4(rest) };
+    const lost: Dense = { ...matrix, data: difference(matrix.data, base.data) };
+    const { u, s, v } = topSingular(lost, rank);
+    const root = s.map(Math.sqrt);
+    const factors = { a: scaleRows(transposed(v), root), b: scaleColumns(u, root) };
+    if (round >= iterations) return { ...factors, base };
+    rest = difference(matrix.data, product(factors.b, factors.a).data);
+  }
+}
+
+function difference(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((value, i) => value - b[i]!);
 }
 
 /** Values as they come back from NF4 in blocks of 64 with an absolute maximum each. */

@@ -1,5 +1,5 @@
 import { LorikeetError } from "../../errors.ts";
-import type { LoraSite } from "../../passes/lora.ts";
+import type { LoraCandidate, LoraSite } from "../../passes/lora.ts";
 import { Random } from "../../tensor/random.ts";
 import { type Dense, orthonormal, product } from "../linear-algebra.ts";
 
@@ -9,7 +9,7 @@ import { type Dense, orthonormal, product } from "../linear-algebra.ts";
  * @throws LorikeetError `unsupported-init` for an odd rank
  */
 export function orthogonalInit(
-  { rows: out, columns: inFeatures }: Dense,
+  { outFeatures: out, inFeatures }: LoraCandidate,
   { rank, module }: LoraSite,
   { seed, name }: { seed: number; name: string },
 ): { a: Dense; b: Dense } {
