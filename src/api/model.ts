@@ -14,6 +14,7 @@ import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { checkAdapter } from "./check-adapter.ts";
 import { checkWeights } from "./check-weights.ts";
 import { lossFeeds } from "./feeds.ts";
 import { logitsOf } from "./logits.ts";
@@ -34,7 +35,7 @@ export interface Model {
   readonly family: FamilyTargets;
   /** What a graph of this model is built from. */
   readonly plan: TrainPlan;
-  /** The same base with `adapter` in place of its own. */
+  /** The same base with `adapter` in place of its own. @throws LorikeetError `adapter-mismatch` */
   withAdapter(adapter: Adapter): Model;
   /** Logits, f32 [batch, longest row, vocabulary], of rows of token ids; positions past a row's end are padding. */
   logits(rows: readonly (readonly number[])[]): Promise<Tensor>;
@@ -68,6 +69,7 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
   const family = loraTargets(String(checkpoint.config["model_type"]));
   const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
   const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
+  if (adapter) checkAdapter(plan, attachment, adapter);
   const weights = adapter
     ? changedBase(checkpoint.weights, adapter, { layers: shared.layers, sites: attachment.sites })
     : checkpoint.weights;

@@ -3,10 +3,11 @@ import type { GenerateOptions } from "../api/answer-row.ts";
 import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { loadAdapterFolder } from "../host/adapter-files.ts";
+import { loadBase } from "./adapter-base.ts";
 
 /** Options of commands that generate text, as commander parses them. */
 export interface GenerationFlags {
-  readonly model: string;
+  readonly model?: string;
   readonly adapter?: string;
   readonly device: string;
   readonly threads?: number;
@@ -20,10 +21,13 @@ export interface GenerationFlags {
   readonly seed: number;
 }
 
+const MODEL_OPTION =
+  "hub id, folder, .gguf file or storyteller-6m; default: the adapter's base, without one storyteller-6m";
+
 /** Adds the options that `generate` and `chat` share. */
 export function addGenerationOptions(command: Command): Command {
   return command
-    .option("-m, --model <ref>", "hub id, folder, .gguf file or storyteller-6m", "storyteller-6m")
+    .option("-m, --model <ref>", MODEL_OPTION)
     .option("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
     .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
     .option("--threads <n>", "CPU threads; default: one for each physical core", wholeFrom1)
@@ -49,9 +53,11 @@ export function addGenerationOptions(command: Command): Command {
 
 /** The model, with its adapter, that `flags` name. */
 export async function openModel(flags: GenerationFlags): Promise<Model> {
-  const { model, device, threads, adapter } = flags;
-  const base = await loadModel(model, { device, ...(threads !== undefined && { threads }) });
-  return adapter === undefined ? base : base.withAdapter(await loadAdapterFolder(adapter));
+  const { model, device, threads } = flags;
+  const options = { device, ...(threads !== undefined && { threads }) };
+  if (flags.adapter === undefined) return loadModel(model ?? "storyteller-6m", options);
+  const adapter = await loadAdapterFolder(flags.adapter);
+  return (await loadBase(adapter, model, options)).withAdapter(adapter);
 }
 
 /** `flags` as options of `generate`. */

@@ -1,5 +1,4 @@
 import { type Command, InvalidArgumentError } from "commander";
-import { loadModel } from "../api/load-model.ts";
 import { merge, type MergeResult, mergeToGguf } from "../api/merge.ts";
 import { mergeToOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
@@ -7,6 +6,7 @@ import { loadAdapterFolder } from "../host/adapter-files.ts";
 import { formatBytes } from "../host/run-files/run-numbers.ts";
 import type { OnnxSaveOptions } from "../host/save-onnx.ts";
 import type { DType } from "../tensor/dtype.ts";
+import { loadBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
 
 const EXAMPLES = `
@@ -21,7 +21,7 @@ type Format = "safetensors" | "gguf" | "onnx";
 
 /** Options of `merge`, as commander parses them. */
 interface Flags {
-  readonly model: string;
+  readonly model?: string;
   readonly adapter: string;
   readonly output: string;
   readonly to: Format;
@@ -36,7 +36,10 @@ interface Flags {
 /** `lorikeet merge`: writes base and adapter as one model. */
 export function register(command: Command, context: CliContext): void {
   command
-    .option("-m, --model <ref>", "hub id, folder, .gguf file or storyteller-6m", "storyteller-6m")
+    .option(
+      "-m, --model <ref>",
+      "base: hub id, folder or .gguf file; default: the one that the adapter names",
+    ) // prettier-ignore
     .requiredOption("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
     .requiredOption("-o, --output <folder>", "new folder for the merged model")
     .option(
@@ -59,7 +62,7 @@ export function register(command: Command, context: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
       const adapter = await loadAdapterFolder(flags.adapter);
-      const model = await loadModel(flags.model);
+      const model = await loadBase(adapter, flags.model);
       const { maxShardSize, output, to, dtype, safe, requantize, overwrite, json } = flags;
       const options = {
         safe,

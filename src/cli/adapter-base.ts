@@ -1,0 +1,32 @@
+import type { Adapter } from "../adapter/adapter.ts";
+import { loadModel } from "../api/load-model.ts";
+import type { Model } from "../api/model.ts";
+import type { DeviceOptions } from "../api/open-engine.ts";
+import { LorikeetError } from "../errors.ts";
+
+/**
+ * The base model of `adapter`: `given`, or the one that its configuration names.
+ * @throws LorikeetError `missing-base` when neither names one, and what opening it throws
+ */
+export async function loadBase(
+  { config }: Pick<Adapter, "config">,
+  given: string | undefined,
+  device: DeviceOptions = {},
+): Promise<Model> {
+  if (given !== undefined) return loadModel(given, device);
+  if (config.baseModel === undefined)
+    throw new LorikeetError(
+      "missing-base",
+      "Expected the base model that the adapter belongs to; its configuration names none",
+      { hint: "Add --model." },
+    );
+  try {
+    return await loadModel(config.baseModel, device);
+  } catch (cause) {
+    if (!(cause instanceof LorikeetError) || cause.code !== "file-not-found") throw cause;
+    throw new LorikeetError(cause.code, cause.message, {
+      hint: "The adapter names this base (base_model_name_or_path in adapter_config.json); say where it is with --model.",
+      cause,
+    });
+  }
+}
