@@ -32,6 +32,7 @@ export { unmerge, type UnmergeResult } from "./api/unmerge.ts";
 export { type ImagePipeline, loadPipeline, type WeightedAdapter } from "./api/image-pipeline.ts";
 export { type ImageSession, openImageSession } from "./api/image-session.ts";
 export { imagine, type ImagineOptions, type MadeImage } from "./api/imagine.ts";
+export { mergePipeline, type MergedPipeline, unmergePipeline } from "./api/merge-pipeline.ts";
 export { saveImage } from "./api/save-image.ts";
 export {
   type ImageAdapterFormat,

@@ -21,6 +21,7 @@ test("the package exports these names; a change here is a change of the public A
       "loadPipeline",
       "lora",
       "merge",
+      "mergePipeline",
       "mergeToGguf",
       "openAdapters",
       "openImageSession",
@@ -31,6 +32,7 @@ test("the package exports these names; a change here is a change of the public A
       "tensor",
       "train",
       "unmerge",
+      "unmergePipeline",
     ]
   `);
 });

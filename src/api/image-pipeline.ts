@@ -1,4 +1,5 @@
 import { stat } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Adapter } from "../adapter/adapter.ts";
 import { peftKey } from "../adapter/adapter.ts";
@@ -7,6 +8,7 @@ import type { Engine } from "../backends/backend.ts";
 import { isXl, pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
 import { LorikeetError } from "../errors.ts";
 import { unetLayout } from "../formats/stable-diffusion/unet-names.ts";
+import { isFile } from "../host/files.ts";
 import type { ImageAdapterBase } from "../host/image-adapter-files.ts";
 import { openPipeline, type PipelineCheckpoint } from "../host/open-pipeline.ts";
 import type { Node } from "../ir/node.ts";
@@ -59,6 +61,13 @@ export async function loadPipeline(
       { hint: "Check the path." },
     );
   return createPipeline(await openPipeline(path), device);
+}
+
+/** Whether `reference` names an image model, told by names of files alone. */
+export async function isPipeline(reference: string): Promise<boolean> {
+  if (EMBEDDED_IMAGE_MODELS.includes(reference)) return true;
+  if (await isFile(join(reference, "unet", "config.json"))) return true;
+  return reference.endsWith(".safetensors") && isFile(reference);
 }
 
 /** The pipeline of an opened checkpoint. @throws LorikeetError `missing-weight`, `weight-shape` */

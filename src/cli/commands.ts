@@ -47,7 +47,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   },
   {
     name: "convert",
-    summary: "write an adapter for llama.cpp, mlx-lm or PEFT, or a model as GGUF",
+    summary: "write an adapter for llama.cpp, mlx-lm, PEFT, diffusers or kohya, or a model as GGUF",
     load: () => import("./convert.ts"),
   },
   {

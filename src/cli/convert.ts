@@ -1,5 +1,6 @@
 import { basename, extname } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
+import { loadPipeline, pipelineNaming } from "../api/image-pipeline.ts";
 import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { exportGguf } from "../api/merge.ts";
@@ -8,6 +9,7 @@ import type { WritableType } from "../formats/gguf/quantize.ts";
 import { saveAdapter } from "../host/adapter-files.ts";
 import { loadAnyAdapter, saveGgufAdapter, saveMlxAdapter } from "../host/adapter-formats.ts";
 import { isFile } from "../host/files.ts";
+import { isImageAdapter, loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
 import { refuseExisting } from "../host/output-folder.ts";
 import { LorikeetError } from "../errors.ts";
 import type { CliContext } from "./context.ts";
@@ -17,39 +19,58 @@ Examples:
   lorikeet convert out --to gguf -o out.gguf            an adapter for llama.cpp and Ollama
   lorikeet convert out --to mlx -o out-mlx
   lorikeet convert out-mlx --to peft -o out-peft
+  lorikeet convert out --to kohya -o style.safetensors  an image adapter for ComfyUI, AUTOMATIC1111, kohya
+  lorikeet convert style.safetensors --to diffusers -o out
   lorikeet convert storyteller-6m --to gguf -o base     a whole model`;
 
+type Format = "peft" | "gguf" | "mlx" | "diffusers" | "kohya";
+
 interface Flags {
-  readonly to: "peft" | "gguf" | "mlx";
+  readonly to: Format;
   readonly output: string;
   readonly model?: string;
   readonly dtype?: string;
   readonly overwrite?: boolean;
 }
 
-/** `lorikeet convert`: an adapter between PEFT, GGUF and mlx-lm, or a model to GGUF. */
+/** `lorikeet convert`: an adapter between PEFT, GGUF, mlx-lm, diffusers and kohya, or a model to GGUF. */
 export function register(command: Command, { out }: CliContext): void {
   command
-    .argument("<source>", "adapter folder (PEFT or mlx-lm), or a model")
-    .requiredOption("--to <format>", "peft, gguf or mlx; models: gguf", parseFormat)
-    .requiredOption("-o, --output <path>", "what to write: a folder, for gguf adapters a file")
+    .argument(
+      "<source>",
+      "adapter (folder of PEFT or mlx-lm, file of diffusers or kohya), or a model",
+    )
+    .requiredOption(
+      "--to <format>",
+      "peft, gguf or mlx; image adapters: diffusers, kohya or peft; models: gguf",
+      parseFormat,
+    )
+    .requiredOption(
+      "-o, --output <path>",
+      "what to write: a folder; for gguf adapters, diffusers and kohya a file",
+    )
     .option("-m, --model <ref>", "base of the adapter; default: the one that its config names")
     .option("--dtype <type>", "type of a model's matrices: f32, f16, bf16 or q8_0", parseType)
     .option("--overwrite", "replace what is there")
     .addHelpText("after", EXAMPLES)
     .action(async (source: string, flags: Flags) => {
-      if (await isFile(`${source}/adapter_config.json`)) await convertAdapter(source, flags);
+      if (await isImageAdapter(source)) await convertImageAdapter(command, source, flags);
+      else if (await isFile(`${source}/adapter_config.json`))
+        await convertAdapter(command, source, flags);
       else await convertModel(command, source, flags);
       out.write(`${flags.output}\n`);
     });
 }
 
 async function convertAdapter(
+  command: Command,
   source: string,
   { to, output, model, overwrite }: Flags,
 ): Promise<void> {
   if (!overwrite) await refuseExisting(output);
   const adapter = await loadAnyAdapter(source);
+  if (to === "diffusers" || to === "kohya")
+    command.error(`error: ${source} is an adapter of a language model; ${to} files hold those of image models`, { exitCode: 2 }); // prettier-ignore
   if (to === "peft") return saveAdapter(adapter, output);
   const base = await baseOf(adapter, model);
   const { config } = base.checkpoint;
@@ -58,6 +79,19 @@ async function convertAdapter(
     return saveGgufAdapter(adapter, { config, layers: base.layers }, file);
   }
   return saveMlxAdapter(adapter, Number(config["num_hidden_layers"] ?? config["n_layer"]), output);
+}
+
+/** Between diffusers, kohya and PEFT; `--model` tells names of models that are none of the published. */
+async function convertImageAdapter(
+  command: Command,
+  source: string,
+  { to, output, model, overwrite }: Flags,
+): Promise<void> {
+  if (to === "gguf" || to === "mlx")
+    command.error(`error: ${source} is an image adapter; these are converted to diffusers, kohya or peft`, { exitCode: 2 }); // prettier-ignore
+  if (!overwrite) await refuseExisting(output);
+  const naming = model === undefined ? {} : pipelineNaming(await loadPipeline(model));
+  await saveImageAdapter(await loadImageAdapter(source, naming), output, to, naming);
 }
 
 async function baseOf({ config }: Adapter, given: string | undefined): Promise<Model> {
@@ -80,8 +114,8 @@ async function convertModel(command: Command, source: string, flags: Flags): Pro
 }
 
 function parseFormat(text: string): string {
-  if (["peft", "gguf", "mlx"].includes(text)) return text;
-  throw new InvalidArgumentError("Expected peft, gguf or mlx.");
+  if (["peft", "gguf", "mlx", "diffusers", "kohya"].includes(text)) return text;
+  throw new InvalidArgumentError("Expected peft, gguf, mlx, diffusers or kohya.");
 }
 
 function parseType(text: string): string {

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { loadModel } from "../api/load-model.ts";
-import { unmerge } from "../api/unmerge.ts";
+import { unmerge, type UnmergeResult } from "../api/unmerge.ts";
 import { loadAnyAdapter } from "../host/adapter-formats.ts";
 import type { CliContext } from "./context.ts";
+import { isImageMerge, unmergeImage } from "./merge-image.ts";
 
 const EXAMPLES = `
 Examples:
@@ -28,11 +29,11 @@ export function register(command: Command, { out }: CliContext): void {
     .option("--overwrite", "replace what is in the output folder")
     .option("--json", "print what was written as JSON")
     .addHelpText("after", EXAMPLES)
-    .action(async ({ model, adapter, output, base, overwrite, json }: Flags) => {
-      const result = await unmerge(await loadModel(model), await loadAnyAdapter(adapter), output, {
-        ...(base !== undefined && { base: await loadModel(base) }),
-        ...(overwrite && { overwrite }),
-      });
+    .action(async (flags: Flags) => {
+      const { output, base, json } = flags;
+      const result = (await isImageMerge(flags))
+        ? await unmergeImage(flags)
+        : await unmergeText(flags);
       if (json) return void out.write(`${JSON.stringify(result)}\n`);
       const { errors } = result;
       const bound = Math.max(...errors.map((error) => error.bound));
@@ -42,4 +43,17 @@ export function register(command: Command, { out }: CliContext): void {
       const changed = errors.reduce((sum, error) => sum + (error.changed ?? 0), 0);
       out.write(`compared with ${base}: ${changed} elements differ, by ${difference.toExponential(1)} at most\n`); // prettier-ignore
     });
+}
+
+async function unmergeText({
+  model,
+  adapter,
+  output,
+  base,
+  overwrite,
+}: Flags): Promise<UnmergeResult> {
+  return unmerge(await loadModel(model), await loadAnyAdapter(adapter), output, {
+    ...(base !== undefined && { base: await loadModel(base) }),
+    ...(overwrite && { overwrite }),
+  });
 }

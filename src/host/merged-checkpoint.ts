@@ -60,7 +60,8 @@ export async function mergedCheckpoint(
   };
 }
 
-function mergedWeights(
+/** `base` with each weight as `plan` makes it, computed when it is read. */
+export function mergedWeights(
   base: WeightSource,
   plan: ReadonlyMap<string, MergedWeight>,
   { dtype, safe = true }: MergeOptions,
@@ -103,7 +104,7 @@ function checkFinite(name: string, merged: Tensor): void {
 }
 
 /** @throws LorikeetError `cannot-merge` for adapters that were trained on a base their initialisation changed */
-function refuseMovedBase({ config: { init } }: Adapter): void {
+export function refuseMovedBase({ config: { init } }: Adapter): void {
   if (typeof init !== "string" || !/^(pissa|olora|loftq)/.test(init)) return;
   throw new LorikeetError(
     "cannot-merge",

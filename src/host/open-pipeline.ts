@@ -28,6 +28,8 @@ export interface PipelineCheckpoint {
   /** One for each text encoder. */
   readonly tokenizers: readonly CaptionTokenizer[];
   readonly scheduler: SchedulerConfig;
+  /** `scheduler_config.json` as it stands. */
+  readonly schedulerJson: Readonly<Record<string, unknown>>;
 }
 
 const HINT =
@@ -91,6 +93,7 @@ async function openFolder(folder: string): Promise<PipelineCheckpoint> {
     weights: joinedWeights(sources),
     tokenizers,
     scheduler: schedulerConfig(scheduler!),
+    schedulerJson: scheduler!,
   };
 }
 

@@ -50,13 +50,15 @@ export async function openSingleFile(
     ),
   );
   const prediction = model === "sd2" && !(await isSd2Base(source)) ? "v_prediction" : "epsilon";
+  const schedulerJson = knownScheduler(model, prediction);
   return {
     name: basename(path, ".safetensors"),
     path,
     configs,
     weights,
     tokenizers,
-    scheduler: schedulerConfig(knownScheduler(model, prediction)),
+    scheduler: schedulerConfig(schedulerJson),
+    schedulerJson,
   };
 }
 

@@ -60,16 +60,18 @@ export async function saveCheckpoint(
   });
 }
 
-async function writeWeights(
-  { weights }: Checkpoint,
+/** Writes `weights` into `folder` as `<stem>.safetensors`, or several files and their index. */
+export async function writeWeights(
+  { weights }: Pick<Checkpoint, "weights">,
   folder: string,
   { maxShardBytes = 5e9, onProgress }: SaveOptions,
+  stem = "model",
 ): Promise<{ files: string[]; bytes: number }> {
   const specs = weights.names.map((name): TensorSpec => {
     const { dtype, shape } = weights.get(name);
     return { name, dtype, shape };
   });
-  const shards = planShards(specs, maxShardBytes);
+  const shards = planShards(specs, maxShardBytes, stem);
   const map = new Map<string, string>();
   let done = 0;
   for (const { file, tensors } of shards) {
@@ -83,7 +85,7 @@ async function writeWeights(
   const bytes = specs.reduce((sum, { dtype, shape }) => sum + sizeOf(shape) * BYTES[dtype], 0);
   const files = shards.map(({ file }) => file);
   if (files.length === 1) return { files, bytes };
-  const index = "model.safetensors.index.json";
+  const index = `${stem}.safetensors.index.json`;
   await writeAtomically(join(folder, index), formatShardIndex(map, bytes));
   return { files: [...files, index], bytes };
 }

@@ -41,7 +41,16 @@ export function unmergedCheckpoint(
 ): UnmergedCheckpoint {
   const { weights } = merged;
   const plan = planMerge(adapter, { layers, head, names: weights.names, shapeOf: (name) => weights.get(name).shape }); // prettier-ignore
-  const lost = [...plan.weights].flatMap(([name, { steps }]) => {
+  return { ...merged, ...unmergedWeights(weights, plan.weights, base) };
+}
+
+/** `weights` without what `plan` added to them; `errors` fills as they are read. @throws LorikeetError `cannot-unmerge` */
+export function unmergedWeights(
+  weights: WeightSource,
+  plan: ReadonlyMap<string, MergedWeight>,
+  base: WeightSource | undefined,
+): { weights: WeightSource; errors: readonly UnmergeError[] } {
+  const lost = [...plan].flatMap(([name, { steps }]) => {
     if (steps.some(({ kind }) => kind === "replace" || kind === "rows"))
       return [`${name} was replaced`];
     const isDora = steps.some((step) => step.kind === "lora" && step.update.magnitude);
@@ -52,15 +61,18 @@ export function unmergedCheckpoint(
   const errors: UnmergeError[] = [];
   const read = async (name: string): Promise<Tensor> => {
     const stored = await weights.read(name);
-    const { steps } = plan.weights.get(name) as MergedWeight;
+    const { steps } = plan.get(name) as MergedWeight;
     if (steps.length === 0) return stored;
-    const result = convert(unmergeWeight(stored, steps), stored.dtype);
-    const bound = rounding(stored) + rounding(result);
+    const exact = unmergeWeight(stored, steps);
+    const result = convert(exact, stored.dtype);
+    // several adapters: f32 sums between them, when merged and now
+    const between = 2 * (steps.length - 1) * rounding(exact);
+    const bound = rounding(stored) + rounding(result) + between;
     const original = base && (await base.read(name));
     errors.push({ weight: name, bound, ...(original && compare(result, original)) });
     return result;
   };
-  return { ...merged, errors, weights: { ...weights, read } };
+  return { errors, weights: { ...weights, read } };
 }
 
 /** Half the distance between neighbours at the largest value. */
