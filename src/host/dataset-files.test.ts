@@ -231,6 +231,11 @@ describe("readDataset", () => {
       code: "file-not-found",
       hint: `Did you mean ${join(folder, "near/chats.jsonl")}?`,
     });
+    put("near/other.json", "[]");
+    put("near/chats.md", "");
+    await expect(rows(join(folder, "near/wrong.jsonl"))).rejects.toMatchObject({
+      hint: "Check the path.",
+    });
     await expect(rows(join(folder, "nowhere/a.jsonl"))).rejects.toMatchObject({
       code: "file-not-found",
     });

@@ -77,6 +77,10 @@ function endingOf(path: string): string | undefined {
   );
 }
 
+function stemOf(path: string): string {
+  return basename(path).replace(/(\.\w+)?(\.gz)?$/, "");
+}
+
 async function* readFile(file: string): SourceRows {
   const reader = READERS[endingOf(file)!];
   try {
@@ -151,8 +155,10 @@ function kindError(expected: string): LorikeetError {
 
 async function withNearest(error: unknown, path: string): Promise<unknown> {
   if (!(error instanceof LorikeetError) || error.code !== "file-not-found") return error;
-  const names = await readdir(dirname(path)).catch(() => []);
-  const near = nearest(basename(path), names);
+  const names = (await readdir(dirname(path)).catch(() => [])).filter(endingOf);
+  // endings are alike anyway: what is before them must be near
+  const stems = nearest(stemOf(path), names.map(stemOf));
+  const near = names.filter((name) => stems.includes(stemOf(name)));
   if (near.length === 0) return error;
   const hint = `Did you mean ${near.map((name) => join(dirname(path), name)).join(", ")}?`;
   return new LorikeetError(error.code, error.message, { hint, cause: error.cause });

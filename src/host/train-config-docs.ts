@@ -5,18 +5,22 @@ import { fieldDefault, fieldInfo, TRAIN_KEYS } from "./train-fields.ts";
 /** A setting as a command-line flag. */
 export interface TrainFlag {
   readonly key: keyof TrainConfig;
-  /** As commander reads it: `--learning-rate <value>`; a setting that is on by default also has a `--no-` form. */
+  /** As commander reads it: `--learning-rate <value>`, `-m, --model <value>`; a setting that is on by default also has a `--no-` form. */
   readonly flags: string;
   readonly description: string;
   readonly group: FieldInfo["group"];
   readonly isSwitch: boolean;
 }
 
+/** Letters that other commands have for the same. */
+const LETTERS: Partial<Record<keyof TrainConfig, string>> = { model: "-m", output_dir: "-o" };
+
 /** Every setting as a flag, in the order of the docs. */
 export function trainFlags(): TrainFlag[] {
   return TRAIN_KEYS.map((key) => {
     const { description, group } = fieldInfo(key);
-    const name = `--${key.replaceAll("_", "-")}`;
+    const letter = LETTERS[key] === undefined ? "" : `${LETTERS[key]}, `;
+    const name = `${letter}--${key.replaceAll("_", "-")}`;
     const isSwitch = typeof fieldDefault(key) === "boolean" && key !== "init_lora_weights";
     const flags = isSwitch ? name : `${name} <${placeholder(key)}>`;
     return { key, flags, description: `${description} ${defaultNote(key)}`, group, isSwitch };

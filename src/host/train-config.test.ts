@@ -149,6 +149,7 @@ describe("flags", () => {
     const rate = flags.find(({ key }) => key === "learning_rate");
     expect(rate?.flags).toBe("--learning-rate <number>");
     expect(rate?.description).toContain("(default: 0.0002)");
+    expect(flags.find(({ key }) => key === "model")?.flags).toBe("-m, --model <value>");
     expect(flags.filter(({ isSwitch }) => isSwitch).map(({ key }) => key)).toEqual([
       "resume",
       "overwrite",
