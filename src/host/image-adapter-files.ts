@@ -79,10 +79,11 @@ export async function saveImageAdapter(
   await writeAtomically(file, serializeSafetensors(tensors, metadata));
 }
 
-/** Whether there is an image adapter at `path`; a folder with config.json is a model. */
+/** Whether there is an image adapter at `path`; a folder with config.json or model_index.json is a model. */
 export async function isImageAdapter(path: string): Promise<boolean> {
   if (await isFile(path)) return /\.(safetensors|bin|pt)$/.test(path);
-  if (await isFile(join(path, "config.json"))) return false;
+  for (const file of ["config.json", "model_index.json"])
+    if (await isFile(join(path, file))) return false;
   if ((await foldersIn(path)).length > 0) return true;
   if ((await fileIn(path).catch(() => undefined)) !== undefined) return true;
   const adapter = await loadAdapterFolder(path).catch(() => undefined);
