@@ -94,7 +94,9 @@ export function imageEvaluation(source: ImageSource): (() => AsyncGenerator<Batc
 }
 
 function inBatches(source: ImageSource, rows: readonly Row[], batchSize: number): Batch[] {
-  return sizedBatches(rows, ({ image }) => image.size, batchSize).map((own) => batchOf(source, own));
+  return sizedBatches(rows, ({ image }) => image.size, batchSize).map((own) =>
+    batchOf(source, own),
+  );
 }
 
 function batchOf(source: ImageSource, rows: readonly Row[]): Batch {

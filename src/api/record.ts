@@ -48,7 +48,7 @@ export async function compareAnswers(
 export function reportOf(
   { name, weights }: { readonly name: string; readonly weights: WeightSource },
   adapter: Adapter,
-  shown: Partial<Pick<RunReport, "answers" | "pictures">>,
+  shown: Partial<Pick<RunReport, "answers" | "trainedOn">>,
 ): Omit<RunReport, "config" | "events"> {
   const trained = [...adapter.tensors.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
   const total = weights.names.reduce((sum, name) => sum + sizeOf(weights.get(name).shape), 0);

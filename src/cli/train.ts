@@ -1,6 +1,8 @@
 import { type Command, Option } from "commander";
+import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
 import { loadModel } from "../api/load-model.ts";
 import { startRun } from "../api/train.ts";
+import type { ResolvedRun } from "../api/train-options.ts";
 import { formatDuration } from "../host/run-files/run-numbers.ts";
 import { loraOfConfig } from "../host/train-config-lora.ts";
 import type { TrainConfig } from "../host/train-config.ts";
@@ -18,7 +20,8 @@ Examples:
   lorikeet train --data chats.jsonl
   lorikeet train --model HuggingFaceTB/SmolLM2-135M-Instruct --data chats.jsonl --r 16 --num-train-epochs 3
   lorikeet train config.yaml --learning-rate 1e-4
-  lorikeet train config.yaml --resume`;
+  lorikeet train config.yaml --resume
+  lorikeet train --task text-to-image --model stable-diffusion-v1-5 --data photos --learning-rate 1e-4`;
 
 /** `lorikeet train`: fine-tunes a model with LoRA, from a YAML file or flags. */
 export function register(command: Command, context: CliContext): void {
@@ -51,23 +54,38 @@ export async function runTraining(
   const events: TrainEvent[] = [];
   const progress = showProgress(context.err);
   await withInterrupt(async (signal) => {
-    const model = await loadModel(config.model);
     const run = { config, lora: loraOfConfig(config), outputDir: config.output_dir, signal };
+    const { events: happening, dispose } = await startTask(run);
     try {
-      for await (const event of startRun(model, run)) {
+      for await (const event of happening) {
         events.push(event);
         if (json) context.out.write(`${JSON.stringify(event)}\n`);
         else progress.show(event);
       }
     } finally {
       progress.stop();
-      await model.dispose();
+      await dispose();
     }
   });
   const end = events.find((event) => event.type === "end");
   if (end?.reason === "interrupted") context.exitCode = EXIT_CODES.interrupted;
   if (!json) context.out.write(summary(config, events, columnsOf(context)));
   return events;
+}
+
+/** The run that `run.config.task` asks for. */
+async function startTask(
+  run: ResolvedRun,
+): Promise<{ events: AsyncIterable<TrainEvent>; dispose: () => Promise<void> }> {
+  const { config } = run;
+  if (config.task === "text-to-image") {
+    const { startImageRun } = await import("../api/train-images.ts");
+    const { loadPipeline } = await import("../api/image-pipeline.ts");
+    const events = startImageRun(await loadPipeline(config.model), run);
+    return { events, dispose: () => Promise.resolve() };
+  }
+  const model = await loadModel(config.model);
+  return { events: startRun(model, run), dispose: () => model.dispose() };
 }
 
 /** The flags that were given, as settings. */
@@ -87,7 +105,8 @@ function summary(config: TrainConfig, events: readonly TrainEvent[], width: numb
   const answers = samples.length === 0 ? "" : `${answersTable(samples, width)}\n\n`;
   const end = events.find((event) => event.type === "end");
   if (!end) return "";
-  const where = `adapter: ${config.output_dir}/adapter_model.safetensors\n`;
+  const file = config.task === "text-to-image" ? DIFFUSERS_FILE : "adapter_model.safetensors";
+  const where = `adapter: ${config.output_dir}/${file}\n`;
   const report = config.report ? `report:  ${config.output_dir}/report.html\n` : "";
   const resume = end.reason === "interrupted" ? "Interrupted; continue with --resume.\n" : "";
   const done = `${end.step} steps in ${formatDuration(end.seconds)}\n`;

@@ -1,11 +1,12 @@
 import { join } from "node:path";
 import type { StepEvent, TrainEvent } from "../../train/events.ts";
 import { writeAtomically } from "../files.ts";
+import { thumbnailUrl } from "../image-pixels.ts";
 import type { TrainConfig } from "../train-config.ts";
 import { writeTrainConfig } from "../train-config-read.ts";
 import { lossCurve } from "./loss-curve.ts";
 import { openMetrics, readMetrics } from "./metrics.ts";
-import { renderReport, type RunReport } from "./report.ts";
+import { renderReport, type ReportPicture, type RunReport } from "./report.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 
 /** What a run leaves in its folder beside the adapter. */
@@ -21,7 +22,7 @@ export interface RunRecorder {
   /** Adds `event` to metrics.jsonl and the TensorBoard file; steps in between `logging_steps` are left out. */
   record(event: TrainEvent): Promise<void>;
   /** Writes loss.svg and report.html from everything recorded, also before a resume. Gives their paths. */
-  report(about: Omit<RunReport, "config" | "events">): Promise<string[]>;
+  report(about: Omit<RunReport, "config" | "events" | "pictures">): Promise<string[]>;
   close(): Promise<void>;
 }
 
@@ -45,7 +46,8 @@ export async function recordRun(config: TrainConfig, resumeFrom?: number): Promi
     async report(about) {
       const events = await readMetrics(at("metrics"));
       await writeAtomically(at("curve"), lossCurve(events, about.title));
-      await writeAtomically(at("report"), renderReport({ ...about, config, events }));
+      const pictures = await picturesOf(events);
+      await writeAtomically(at("report"), renderReport({ ...about, config, events, pictures }));
       return [at("curve"), at("report")];
     },
     async close() {
@@ -53,6 +55,17 @@ export async function recordRun(config: TrainConfig, resumeFrom?: number): Promi
       await board.close();
     },
   };
+}
+
+/** The images that were made, small enough for a page; those whose files are gone are left out. */
+async function picturesOf(events: readonly TrainEvent[]): Promise<ReportPicture[]> {
+  const pictures: ReportPicture[] = [];
+  for (const event of events) {
+    if (event.type !== "image") continue;
+    const url = await thumbnailUrl(event.path, 384).catch(() => undefined);
+    if (url !== undefined) pictures.push({ prompt: event.prompt, step: event.step, url });
+  }
+  return pictures;
 }
 
 function isLogged({ step, totalSteps }: StepEvent, every: number): boolean {

@@ -27,11 +27,10 @@ export interface RunReport {
   readonly config: TrainConfig;
   readonly events: readonly TrainEvent[];
   readonly answers: readonly AnswerPair[];
-  /** Images that were made while training went on, and some that were trained on (`data:` URLs). */
-  readonly pictures?: {
-    readonly made: readonly ReportPicture[];
-    readonly trainedOn: readonly string[];
-  };
+  /** Images that were made while training went on. */
+  readonly pictures?: readonly ReportPicture[];
+  /** Some of the images that were trained on, as `data:` URLs. */
+  readonly trainedOn?: readonly string[];
   /** Numbers that the events do not hold, such as the trained parameters. */
   readonly numbers?: readonly RunNumber[];
   readonly version: string;
@@ -55,7 +54,7 @@ export function renderReport(report: RunReport): string {
 <p class="lead">${escapeHtml(config.model)} with a rank-${config.r} LoRA, trained on ${escapeHtml(config.data.join(", "))}</p>
 <dl class="tiles">${numbers.map(tile).join("")}</dl>
 ${warnings(events)}<div class="card">${lossCurve(events, "Loss")}</div>
-${answersTable(report.answers)}${pictureTable(report.pictures)}
+${answersTable(report.answers)}${pictureTable(report)}
 <h2>Settings</h2>
 <dl class="card settings">${TRAIN_KEYS.map((key) => setting(key, config)).join("")}</dl>
 <footer>Written by Lorikeet ${escapeHtml(report.version)}. Settings in colour differ from their default.</footer>
@@ -91,10 +90,7 @@ function answersTable(answers: readonly AnswerPair[]): string {
 </table></div>`;
 }
 
-function pictureTable({
-  made,
-  trainedOn,
-}: NonNullable<RunReport["pictures"]> = noPictures): string {
+function pictureTable({ pictures: made = [], trainedOn = [] }: RunReport): string {
   const image = (url: string, alt: string): string => `<img src="${url}" alt="${escapeHtml(alt)}">`;
   const examples = trainedOn.map((url) => image(url, "training image")).join("");
   const strip =
@@ -115,8 +111,6 @@ function pictureTable({
 <tbody>${rows.join("\n")}</tbody>
 </table></div>`;
 }
-
-const noPictures: NonNullable<RunReport["pictures"]> = { made: [], trainedOn: [] };
 
 function setting(key: keyof TrainConfig, config: TrainConfig): string {
   const value = config[key];

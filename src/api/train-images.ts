@@ -1,0 +1,160 @@
+import { type Adapter, peftKey } from "../adapter/adapter.ts";
+import type { Engine } from "../backends/backend.ts";
+import { rankWarnings, resolveTargets } from "../adapter/targets.ts";
+import { LorikeetError } from "../errors.ts";
+import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
+import { readImageFolders } from "../host/image-folder.ts";
+import { thumbnailUrl } from "../host/image-pixels.ts";
+import type { AdapterStorage } from "../host/run-store.ts";
+import type { TrainConfig } from "../host/train-config.ts";
+import { insertLora, type LoraSite } from "../passes/lora.ts";
+import {
+  denoiseShape,
+  IMAGE_TARGETS,
+  imageEvaluationGraph,
+  imageParameters,
+  type ImagePlan,
+  imageTrainingGraph,
+  trainsText,
+} from "../train/image-plan.ts";
+import type { Batch } from "../train/trainer.ts";
+import type { ImagePipeline } from "./image-pipeline.ts";
+import { openImageSession } from "./image-session.ts";
+import { openImageData, trainingFiles } from "./image-training-data.ts";
+import { reportOf } from "./record.ts";
+import { samplePainter } from "./sample-images.ts";
+import { trainRun, type TrainRun } from "./train.ts";
+import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
+import { openTaskEngine, type TrainKind, type TrainTask } from "./train-task.ts";
+
+/** Images in the report that were trained on. */
+const SHOWN = 10;
+/** What trains of a text encoder, as in diffusers. */
+const TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"];
+
+/**
+ * Trains an adapter for a Stable Diffusion `pipeline` on folders of captioned images; the weights of the base never
+ * change. Sample images and generated class images need an `outputDir`.
+ * @throws LorikeetError (when iterated) `config-invalid`, `lora-targets`, `output-exists`, `no-images`,
+ * `image-captions`, `image-size`, `non-finite-latents`, `non-finite-loss`
+ */
+export function trainImages(
+  pipeline: ImagePipeline,
+  options: Omit<TrainOptions, "task">,
+): TrainRun<ImagePipeline> {
+  return startImageRun(pipeline, resolveTrainOptions({ ...options, task: "text-to-image" }));
+}
+
+/** `trainImages` with settings that are resolved already. */
+export function startImageRun(pipeline: ImagePipeline, run: ResolvedRun): TrainRun<ImagePipeline> {
+  const own = withScheduler(pipeline, run.config);
+  return trainRun(imageKind(own), run, (adapter) => pipeline.withAdapters([{ adapter }]));
+}
+
+/** The pipeline with the settings' own way of making noise. */
+function withScheduler(pipeline: ImagePipeline, config: TrainConfig): ImagePipeline {
+  const { checkpoint } = pipeline;
+  const { predictionType, zeroTerminalSnr } = checkpoint.scheduler;
+  const scheduler = {
+    ...checkpoint.scheduler,
+    predictionType: config.prediction_type ?? predictionType,
+    zeroTerminalSnr: config.rescale_betas_zero_snr ?? zeroTerminalSnr,
+  };
+  if (scheduler.zeroTerminalSnr && scheduler.predictionType === "epsilon")
+    throw new LorikeetError(
+      "scheduler-config",
+      "Expected prediction_type v_prediction with rescale_betas_zero_snr, got epsilon",
+      { hint: "At the last time there is nothing but noise: predicting noise teaches nothing." },
+    );
+  return { ...pipeline, checkpoint: { ...checkpoint, scheduler } };
+}
+
+function imageKind(pipeline: ImagePipeline): TrainKind {
+  return {
+    storage,
+    open: (run) => openImageTask(pipeline, run),
+    async review({ config }, adapter) {
+      const files = await readImageFolders(config.data, config.instance_prompt);
+      const urls = files.slice(0, SHOWN).map(({ path }) => thumbnailUrl(path, 192).catch(() => ""));
+      const trainedOn = (await Promise.all(urls)).filter((url) => url !== "");
+      return { samples: [], report: reportOf(pipeline.checkpoint, adapter, { trainedOn }) };
+    },
+  };
+}
+
+/** PEFT's folders, one for each model, beside diffusers' file. */
+const storage: AdapterStorage = {
+  async save(adapter, folder) {
+    await saveImageAdapter(adapter, folder, "peft");
+    await saveImageAdapter(adapter, folder, "diffusers");
+  },
+  load: (folder) => loadImageAdapter(folder),
+};
+
+async function openImageTask(pipeline: ImagePipeline, run: ResolvedRun): Promise<TrainTask> {
+  const { config } = run;
+  const { weights, configs } = pipeline.checkpoint;
+  const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
+  const plan: ImagePlan = { configs, sites: sitesOf(pipeline, run), checkpointing };
+  const lean: ImagePlan = { ...plan, checkpointing: true };
+  const files = await trainingFiles(pipeline, run); // errors in captions come before any work
+  const { engine, warnings } = await openTaskEngine(weights, config);
+  try {
+    const trained = adaptedBy(pipeline, plan.sites, engine);
+    const session = await openImageSession(trained);
+    const data = await openImageData(session, { pipeline: trained, config, files, trainsText: trainsText(plan) }); // prettier-ignore
+    const after = samplePainter(trained, session, run);
+    return {
+      ...{ engine, data, weights, unit: "images", sites: plan.sites, layers: pipeline.layers },
+      warnings: [...data.warnings, ...rankWarnings(plan.sites, pipeline.layers), ...warnings],
+      parameters: imageParameters(plan),
+      adapter: startOf(pipeline),
+      graphFor: (batch) => imageTrainingGraph(plan, denoiseShape(batch)),
+      ...(config.checkpointing === "auto" && {
+        leanGraphFor: (batch: Batch) => imageTrainingGraph(lean, denoiseShape(batch)),
+      }),
+      evaluationGraphFor: (batch) => imageEvaluationGraph(plan, denoiseShape(batch)),
+      ...(after && { after }),
+    };
+  } catch (error) {
+    await engine.dispose();
+    throw error;
+  }
+}
+
+/**
+ * The layers that train: of the UNet, and with `train_text_encoder` attention of the text encoders.
+ * @throws LorikeetError `lora-targets`
+ */
+function sitesOf(pipeline: ImagePipeline, { config, lora }: ResolvedRun): Map<string, LoraSite> {
+  const { targetModules: targets } = lora;
+  const trainsText = config.train_text_encoder;
+  const layers = pipeline.layers.filter(({ module }) => trainsText || module.startsWith("unet."));
+  const wanted = trainsText && Array.isArray(targets) ? [...targets, ...TEXT_TARGETS] : targets;
+  // no layer of the UNet is a head that "all-linear" would leave out
+  const family = { defaults: IMAGE_TARGETS, head: "lm_head" };
+  return resolveTargets({ ...lora, targetModules: wanted }, layers, family);
+}
+
+/** `pipeline` as it is on `engine`, with the adapter that is being trained there. */
+function adaptedBy(
+  pipeline: ImagePipeline,
+  sites: ReadonlyMap<string, LoraSite>,
+  engine: Engine,
+): ImagePipeline {
+  return {
+    ...pipeline,
+    adapt: (roots) => insertLora(roots, sites, { nameOf: peftKey }),
+    openEngine: () => Promise.resolve(engine),
+  };
+}
+
+/** The adapter that training goes on from. @throws LorikeetError `adapter-mismatch` when there are several */
+function startOf({ adapters }: ImagePipeline): Adapter | undefined {
+  if (adapters.length <= 1) return adapters[0]?.adapter;
+  throw new LorikeetError(
+    "adapter-mismatch",
+    `Expected one adapter to go on training, got ${adapters.length}`,
+    { hint: "Combine them, or merge all but one into the base." },
+  );
+}
