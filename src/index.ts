@@ -23,7 +23,7 @@ export {
 } from "./api/adapters.ts";
 export { loadAdapterFolder as loadAdapter, saveAdapter } from "./host/adapter-files.ts";
 export { type DeviceOptions } from "./api/open-engine.ts";
-export { EMBEDDED_MODELS, loadModel } from "./api/load-model.ts";
+export { EMBEDDED_MODELS, loadModel, type LoadOptions } from "./api/load-model.ts";
 export { type Model } from "./api/model.ts";
 export { type GeneratedToken, type GenerateOptions } from "./api/answer-row.ts";
 export { generate, openSession, type Session } from "./api/generate.ts";

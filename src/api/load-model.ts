@@ -1,10 +1,15 @@
 import { stat } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { LorikeetError } from "../errors.ts";
-import { fetchModel, isHubId } from "../host/hub.ts";
+import { type DownloadProgress, fetchModel, isHubId } from "../host/hub.ts";
 import { type Checkpoint, openFolder, openGgufModel } from "../host/open-checkpoint.ts";
 import { createModel, type Model } from "./model.ts";
 import type { DeviceOptions } from "./open-engine.ts";
+
+/** Where a model runs, and who is told while it is downloaded. */
+export interface LoadOptions extends DeviceOptions {
+  readonly onDownload?: (progress: DownloadProgress) => void;
+}
 
 /** Models that the package carries. */
 export const EMBEDDED_MODELS: readonly string[] = ["storyteller-6m"];
@@ -14,17 +19,22 @@ export const EMBEDDED_MODELS: readonly string[] = ["storyteller-6m"];
  * (`owner/name`), which is downloaded into the Hugging Face cache first. Weights are not read until they are used.
  * @throws LorikeetError `file-not-found`, `unsupported-architecture`, and what opening that kind throws
  */
-export async function loadModel(reference: string, device: DeviceOptions = {}): Promise<Model> {
-  return createModel(await openCheckpoint(reference), device);
+export async function loadModel(reference: string, options: LoadOptions = {}): Promise<Model> {
+  const { onDownload, ...device } = options;
+  return createModel(await openCheckpoint(reference, onDownload), device);
 }
 
 /** The checkpoint that `reference` names, as for `loadModel`. */
-async function openCheckpoint(reference: string): Promise<Checkpoint> {
+async function openCheckpoint(
+  reference: string,
+  onProgress: LoadOptions["onDownload"],
+): Promise<Checkpoint> {
   if (EMBEDDED_MODELS.includes(reference)) return openFolder(embeddedFolder(reference));
   const info = await stat(reference).catch(() => undefined);
   if (info?.isDirectory()) return openFolder(reference);
   if (info?.isFile() && reference.endsWith(".gguf")) return openGgufModel(reference);
-  if (!info && isHubId(reference)) return openFolder(await fetchModel(reference));
+  if (!info && isHubId(reference))
+    return openFolder(await fetchModel(reference, { ...(onProgress && { onProgress }) }));
   throw new LorikeetError(
     "file-not-found",
     `Expected a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}; found nothing at ${reference}`,

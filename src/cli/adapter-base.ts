@@ -1,7 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
-import { loadModel } from "../api/load-model.ts";
+import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
-import type { DeviceOptions } from "../api/open-engine.ts";
 import { LorikeetError } from "../errors.ts";
 
 /**
@@ -11,9 +10,9 @@ import { LorikeetError } from "../errors.ts";
 export async function loadBase(
   { config }: Pick<Adapter, "config">,
   given: string | undefined,
-  device: DeviceOptions = {},
+  options: LoadOptions = {},
 ): Promise<Model> {
-  if (given !== undefined) return loadModel(given, device);
+  if (given !== undefined) return loadModel(given, options);
   if (config.baseModel === undefined)
     throw new LorikeetError(
       "missing-base",
@@ -21,7 +20,7 @@ export async function loadBase(
       { hint: "Add --model." },
     );
   try {
-    return await loadModel(config.baseModel, device);
+    return await loadModel(config.baseModel, options);
   } catch (cause) {
     if (!(cause instanceof LorikeetError) || cause.code !== "file-not-found") throw cause;
     throw new LorikeetError(cause.code, cause.message, {

@@ -3,6 +3,7 @@ import { loadModel } from "../api/load-model.ts";
 import { checkTrainConfig } from "../host/train-config-read.ts";
 import type { CliContext } from "./context.ts";
 import { dataPreview } from "./data-preview.ts";
+import { showDownload } from "./download.ts";
 import { numberIn, wholeFrom1 } from "./generation-options.ts";
 
 const EXAMPLES = `
@@ -39,13 +40,13 @@ export function register(command: Command, context: CliContext): void {
   command.addHelpText("after", EXAMPLES);
 }
 
-async function preview(paths: string[], flags: Flags, { out }: CliContext): Promise<void> {
+async function preview(paths: string[], flags: Flags, { out, err }: CliContext): Promise<void> {
   const config = checkTrainConfig({
     data: paths,
     train_on: flags.trainOn,
     max_length: flags.maxLength,
   });
-  const model = await loadModel(flags.model);
+  const model = await loadModel(flags.model, { onDownload: showDownload(err) });
   try {
     const { tokenizer, chatTemplate: template } = model;
     const options = {

@@ -8,12 +8,13 @@ import {
   inspectModel,
   type ModelInspection,
 } from "../api/inspection.ts";
-import { loadModel } from "../api/load-model.ts";
+import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { loadAdapterFolder } from "../host/adapter-files.ts";
 import { isFile } from "../host/files.ts";
 import { formatBytes } from "../host/run-files/run-numbers.ts";
 import { formatShape } from "../tensor/shape.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 
 const EXAMPLES = `
 Examples:
@@ -29,7 +30,7 @@ interface Flags {
 }
 
 /** `lorikeet inspect`: what is in a model or an adapter, and whether they fit. */
-export function register(command: Command, { out }: CliContext): void {
+export function register(command: Command, { out, err }: CliContext): void {
   command
     .argument("<what>", "model (hub id, folder, .gguf file, storyteller-6m) or adapter folder")
     .option("-m, --model <model>", "base to compare an adapter with")
@@ -38,12 +39,18 @@ export function register(command: Command, { out }: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (what: string, flags: Flags) => {
       const isAdapter = await isFile(join(what, "adapter_config.json"));
-      out.write(isAdapter ? await adapterText(what, flags) : await modelText(what, flags));
+      const options = { onDownload: showDownload(err) };
+      const text = isAdapter ? adapterText : modelText;
+      out.write(await text(what, flags, options));
     });
 }
 
-async function modelText(reference: string, { weights, json }: Flags): Promise<string> {
-  const model = await loadModel(reference);
+async function modelText(
+  reference: string,
+  { weights, json }: Flags,
+  options: LoadOptions,
+): Promise<string> {
+  const model = await loadModel(reference, options);
   const { weights: source } = model.checkpoint;
   const tensors = weights
     ? source.names.map((name) => ({ name, ...pick(source.get(name)) }))
@@ -54,9 +61,13 @@ async function modelText(reference: string, { weights, json }: Flags): Promise<s
   return tensors ? tensorTable(tensors) : modelSummary(inspection);
 }
 
-async function adapterText(folder: string, { model, weights, json }: Flags): Promise<string> {
+async function adapterText(
+  folder: string,
+  { model, weights, json }: Flags,
+  options: LoadOptions,
+): Promise<string> {
   const adapter = await loadAdapterFolder(folder);
-  const base = model === undefined ? undefined : await loadModel(model);
+  const base = model === undefined ? undefined : await loadModel(model, options);
   const inspection = inspectAdapter(adapter, base);
   await base?.dispose();
   const tensors = weights

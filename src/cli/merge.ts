@@ -8,6 +8,7 @@ import type { OnnxSaveOptions } from "../host/save-onnx.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { loadBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 
 const EXAMPLES = `
 Examples:
@@ -62,7 +63,7 @@ export function register(command: Command, context: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
       const adapter = await loadAdapterFolder(flags.adapter);
-      const model = await loadBase(adapter, flags.model);
+      const model = await loadBase(adapter, flags.model, { onDownload: showDownload(context.err) });
       const { maxShardSize, output, to, dtype, safe, requantize, overwrite, json } = flags;
       const options = {
         safe,

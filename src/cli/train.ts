@@ -12,6 +12,7 @@ import { fieldDefault } from "../host/train-fields.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { answersTable } from "./answers-table.ts";
 import { type CliContext, EXIT_CODES } from "./context.ts";
+import { showDownload } from "./download.ts";
 import { withInterrupt } from "./interrupt.ts";
 import { showProgress } from "./progress.ts";
 
@@ -55,7 +56,7 @@ export async function runTraining(
   const progress = showProgress(context.err);
   await withInterrupt(async (signal) => {
     const run = { config, lora: loraOfConfig(config), outputDir: config.output_dir, signal };
-    const { events: happening, dispose } = await startTask(run);
+    const { events: happening, dispose } = await startTask(run, context);
     try {
       for await (const event of happening) {
         events.push(event);
@@ -76,6 +77,7 @@ export async function runTraining(
 /** The run that `run.config.task` asks for. */
 async function startTask(
   run: ResolvedRun,
+  { err }: CliContext,
 ): Promise<{ events: AsyncIterable<TrainEvent>; dispose: () => Promise<void> }> {
   const { config } = run;
   if (config.task === "text-to-image") {
@@ -84,7 +86,7 @@ async function startTask(
     const events = startImageRun(await loadPipeline(config.model), run);
     return { events, dispose: () => Promise.resolve() };
   }
-  const model = await loadModel(config.model);
+  const model = await loadModel(config.model, { onDownload: showDownload(err) });
   return { events: startRun(model, run), dispose: () => model.dispose() };
 }
 

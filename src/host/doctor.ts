@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import { access, readFile, stat, statfs } from "node:fs/promises";
+import { access, stat, statfs } from "node:fs/promises";
 import {
   arch,
   availableParallelism,
@@ -11,6 +11,7 @@ import {
   type,
 } from "node:os";
 import { join, resolve } from "node:path";
+import { hubToken } from "./hub.ts";
 
 /** What one look at the machine found. `missing` stops Lorikeet from working; `limited` only some of it. */
 export interface Finding {
@@ -115,9 +116,7 @@ async function probeEmbeddedModel(): Promise<Finding> {
 async function probeHubCache(): Promise<Finding> {
   const home = process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface");
   const cache = process.env["HF_HUB_CACHE"] ?? join(home, "hub");
-  const hasToken =
-    process.env["HF_TOKEN"] !== undefined ||
-    (await readFile(join(home, "token"), "utf8").catch(() => "")) !== "";
+  const hasToken = (await hubToken()) !== undefined;
   const detail = [
     cache,
     hasToken ? "token found" : "no token",

@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { fetchModel, isHubId } from "./hub.ts";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { fetchModel, hubToken, isHubId } from "./hub.ts";
 
 const SHA = "0123456789abcdef0123456789abcdef01234567";
 const weights = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
@@ -52,6 +52,7 @@ beforeAll(async () => {
     else if (url.includes("/tree/")) json(tree);
     else if (isModel)
       json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
+    else if (url.includes("walled")) refuse(403, "Access to model is restricted");
     else if (url.endsWith("config.json")) response.end(config);
     else if (url.endsWith(`${SHA}/model.safetensors`)) sendWeights(request, response);
     else refuse(404, "Entry not found");
@@ -88,11 +89,26 @@ describe("fetchModel", () => {
         (error: unknown) => (error as { code: string }).code,
       );
     expect(await code("some/gated")).toBe("hub-gated");
+    expect(await code("some/walled")).toBe("hub-gated"); // its list of files is public
     expect(await code("some/private")).toBe("hub-private");
     expect(await code("some/absent")).toBe("hub-not-found");
     expect(await code("some/other", { offline: true })).toBe("hub-offline");
     expect(await code("some/model", { hubUrl: "http://127.0.0.1:1" })).toBe("hub-unreachable");
     expect(await code("some/private", { token: "t0ken" })).not.toBe("hub-private");
+  });
+
+  it("uses the token of the environment, or the one that a login left", async () => {
+    const home = await mkdtemp(join(tmpdir(), "lorikeet-home-"));
+    vi.stubEnv("HF_HOME", home);
+    vi.stubEnv("HF_TOKEN_PATH", undefined);
+    vi.stubEnv("HF_TOKEN", undefined);
+    expect(await hubToken()).toBeUndefined();
+    await writeFile(join(home, "token"), "saved\n");
+    expect(await hubToken()).toBe("saved");
+    vi.stubEnv("HF_TOKEN", "given");
+    expect(await hubToken()).toBe("given");
+    vi.unstubAllEnvs();
+    await rm(home, { recursive: true });
   });
 
   it("knows a hub id from a path", () => {

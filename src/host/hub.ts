@@ -1,8 +1,16 @@
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { getHFHubCachePath, HubApiError, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub"; // prettier-ignore
 import { LorikeetError } from "../errors.ts";
 import { downloadHubFile } from "./hub-download.ts";
+
+/** Bytes of a file that are there, of how many. */
+export interface DownloadProgress {
+  readonly file: string;
+  readonly have: number;
+  readonly size: number;
+}
 
 /** How models are fetched; the environment is the Hugging Face tools' own. */
 export interface HubOptions {
@@ -10,12 +18,12 @@ export interface HubOptions {
   readonly hubUrl?: string;
   /** Default: HF_HUB_CACHE, or HF_HOME/hub, or ~/.cache/huggingface/hub. */
   readonly cacheDir?: string;
-  /** Default: HF_TOKEN. */
+  /** Default: HF_TOKEN, or what `hf auth login` left (HF_TOKEN_PATH, or HF_HOME/token). */
   readonly token?: string;
   /** Use the cache alone; default: HF_HUB_OFFLINE. */
   readonly offline?: boolean;
   /** Called while a file is fetched. */
-  readonly onProgress?: (progress: { file: string; have: number; size: number }) => void;
+  readonly onProgress?: (progress: DownloadProgress) => void;
 }
 
 /** `owner/name`, with a branch, tag or commit after `@` if need be. */
@@ -49,7 +57,7 @@ export async function fetchModel(reference: string, options: HubOptions = {}): P
     `models--${id.replace("/", "--")}`,
   );
   if (options.offline ?? isSet("HF_HUB_OFFLINE")) return cached(repository, id, revision);
-  const access = accessOf(options);
+  const access = await accessOf(options);
   try {
     const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
     const snapshot = join(repository, "snapshots", sha);
@@ -68,12 +76,20 @@ interface Access {
   readonly accessToken?: string;
 }
 
-function accessOf({ hubUrl, token }: HubOptions): Access {
-  const accessToken = token ?? process.env["HF_TOKEN"];
+async function accessOf({ hubUrl, token }: HubOptions): Promise<Access> {
+  const accessToken = token ?? (await hubToken());
   return {
     hubUrl: hubUrl ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co",
     ...(accessToken !== undefined && { accessToken }),
   };
+}
+
+/** The token in the environment, or the one that `hf auth login` saved. */
+export async function hubToken(): Promise<string | undefined> {
+  const home = process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface");
+  const path = process.env["HF_TOKEN_PATH"] ?? join(home, "token");
+  const token = process.env["HF_TOKEN"] ?? (await readFile(path, "utf8").catch(() => ""));
+  return token.trim() || undefined;
 }
 
 function isSet(variable: string): boolean {
