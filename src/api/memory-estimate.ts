@@ -1,6 +1,7 @@
 import type { WeightSource } from "../backends/backend.ts";
 import { hasLowering } from "../backends/onnx/has-lowering.ts";
 import { LorikeetError } from "../errors.ts";
+import type { EngineDType } from "./open-engine.ts";
 import { rootsOf, topological, withRoots } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import { cse } from "../passes/cse.ts";
@@ -30,10 +31,12 @@ const F32 = 4;
 /** Node.js, ONNX Runtime, the tokenizer and compiled programs. */
 const PROCESS = 200e6;
 /** Bytes of an element of the frozen base by --base-dtype; NF4 has a scale for each block of 64. */
-const WEIGHT_BYTES: Readonly<Record<"auto" | "f32" | "bf16" | "int8" | "nf4", number>> = {
+const WEIGHT_BYTES: Readonly<Record<EngineDType, number>> = {
   auto: F32,
   f32: F32,
   bf16: 2,
+  f16: 2,
+  fp8: 2,
   int8: 1,
   nf4: 0.56,
 };

@@ -1,37 +1,54 @@
 import type { Engine, WeightSource } from "../backends/backend.ts";
+import type { CudaOptions } from "../backends/cuda/engine.ts";
 import { createOnnxEngine } from "../backends/onnx/engine.ts";
 import type { BaseDType } from "../backends/onnx/storage.ts";
 import { referenceEngine } from "../backends/reference/engine.ts";
 import { LorikeetError } from "../errors.ts";
 
+/** How the frozen base is kept in memory; `f16` and `fp8` are the CUDA engine's alone. */
+export type EngineDType = BaseDType | "f16" | "fp8";
+
 /** Where and how programs run. */
 export interface DeviceOptions {
-  /** `auto` (default) and `cpu`: ONNX Runtime; `webgpu`; `cuda` or `cuda:N`; `reference`: float64, slow, for checking. */
+  /**
+   * `auto` (default): a usable NVIDIA GPU, else the CPU; `cpu`: ONNX Runtime; `webgpu`; `cuda` or `cuda:N`;
+   * `reference`: float64, slow, for checking.
+   */
   readonly device?: string;
   /** Threads of one operator on the CPU; one for each physical core by default. */
   readonly threads?: number;
-  /** How the frozen base is kept in memory: `auto`, `f32`, `bf16`, `int8` or `nf4`. */
-  readonly baseDtype?: BaseDType;
+  /** How the frozen base is kept in memory: `auto`, `f32`, `bf16`, `f16`, `fp8`, `int8` or `nf4`. */
+  readonly baseDtype?: EngineDType;
   /** `lean` gives memory back after each use, which costs time. */
   readonly memory?: "fast" | "lean";
+  /** Is told what `auto` chose, where there was something to choose. */
+  readonly onNote?: (message: string) => void;
 }
 
 /**
  * An engine over the frozen `weights`.
  * @throws LorikeetError `unknown-device` listing the devices there are; `cuda-library`, `cuda-driver` or `cuda-device`
- * where a GPU was asked for and is not usable; `engine-self-test` where it computes something else than the reference
+ * where a GPU was asked for and is not usable; `engine-self-test` where it computes something else than the reference;
+ * `base-dtype` where a device does not have it
  */
 export async function openEngine(
   weights: WeightSource,
   options: DeviceOptions = {},
 ): Promise<Engine> {
-  const { device = "auto", threads, memory, baseDtype = "auto" } = options;
+  const device = await chosenDevice(options);
+  const gpu = /^cuda(?::(\d+))?$/.exec(device);
+  if (gpu) {
+    // loaded only here, as it opens the driver's library
+    const { cudaEngine } = await import("../backends/cuda/engine.ts");
+    return cudaEngine(weights, cudaOptions(options, gpu[1]));
+  }
+  const { threads, memory } = options;
   const shared = {
-    ...{ weights, baseDtype },
+    ...{ weights, baseDtype: onnxDtype(options, device) },
     ...(threads !== undefined && { threads }),
     ...(memory && { memory }),
   };
-  if (device === "auto" || device === "cpu") return createOnnxEngine(shared);
+  if (device === "cpu") return createOnnxEngine(shared);
   if (device === "webgpu") {
     const provider = "webgpu";
     const { selfTest } = await import("./self-test.ts");
@@ -39,14 +56,47 @@ export async function openEngine(
     return createOnnxEngine({ ...shared, provider });
   }
   if (device === "reference") return referenceEngine(weights);
-  const gpu = /^cuda(?::(\d+))?$/.exec(device);
-  if (gpu) {
-    // loaded only here, as it opens the driver's library
-    const { cudaEngine } = await import("../backends/cuda/engine.ts");
-    return cudaEngine(weights, { index: Number(gpu[1] ?? 0) });
-  }
   throw new LorikeetError(
     "unknown-device",
     `Expected device to be auto, cpu, webgpu, cuda, cuda:N or reference, got ${device}`,
+  );
+}
+
+/** The device that `auto` stands for, or the one that is named. */
+async function chosenDevice({
+  device = "auto",
+  baseDtype,
+  onNote,
+}: DeviceOptions): Promise<string> {
+  if (device !== "auto") return device;
+  const { usableGpu } = await import("./usable-gpu.ts");
+  const { index, note } = await usableGpu(baseDtype);
+  if (note !== undefined) onNote?.(note);
+  return index === undefined ? "cpu" : `cuda:${index}`;
+}
+
+/** Settings of a CUDA engine that keeps its base as `baseDtype` says. */
+export function cudaOptions({ baseDtype = "auto" }: DeviceOptions, index = "0"): CudaOptions {
+  const shared = { index: Number(index) };
+  switch (baseDtype) {
+    case "nf4":
+    case "int8":
+    case "fp8":
+      return { ...shared, quantization: baseDtype };
+    case "auto":
+      return shared;
+    default:
+      return { ...shared, precision: baseDtype };
+  }
+}
+
+function onnxDtype({ baseDtype = "auto" }: DeviceOptions, device: string): BaseDType {
+  if (baseDtype !== "f16" && baseDtype !== "fp8") return baseDtype;
+  throw new LorikeetError(
+    "base-dtype",
+    `Expected a GPU for base dtype ${baseDtype}, got ${device}`,
+    {
+      hint: "Use --device cuda, or --base-dtype bf16, int8 or nf4.",
+    },
   );
 }

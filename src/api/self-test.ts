@@ -24,7 +24,10 @@ const targets = ["self_attn.q_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.d
  * and execution providers may compute nonsense without any sign of it.
  * @throws LorikeetError `engine-self-test` when they differ, and what the engine throws
  */
-export async function selfTest(make: (weights: WeightSource) => Engine): Promise<void> {
+export async function selfTest(
+  make: (weights: WeightSource) => Engine,
+  tolerance: number = TOLERANCE,
+): Promise<void> {
   const graph = trainingGraph(tinyPlan(), {
     ...{ batch: BATCH, length: LENGTH, rows: BATCH * LENGTH, hasSegments: false },
   });
@@ -34,7 +37,11 @@ export async function selfTest(make: (weights: WeightSource) => Engine): Promise
     const got = await gradientsOf(engine, graph, values);
     const want = interpret(rootsOf(graph), (name) => values.get(name)!);
     for (const [i, name] of ["loss", ...Object.keys(graph.gradients)].entries())
-      compare(engine.name, name, got.get(name)!.data as Float32Array, want[i]!.data);
+      compare(`${engine.name}: ${name}`, {
+        got: got.get(name)!.data as Float32Array,
+        want: want[i]!.data,
+        tolerance,
+      });
   } finally {
     await engine.dispose();
   }
@@ -97,18 +104,24 @@ async function gradientsOf(
   return results;
 }
 
-function compare(engine: string, name: string, got: Float32Array, want: Float64Array): void {
+function compare(
+  what: string,
+  {
+    got,
+    want,
+    tolerance,
+  }: { readonly got: Float32Array; readonly want: Float64Array; readonly tolerance: number },
+): void {
   let [error, square] = [0, 0];
   for (let i = 0; i < want.length; i++) {
     error += (got[i]! - want[i]!) ** 2;
     square += want[i]! ** 2;
   }
   const difference = Math.sqrt(error / square);
-  if (difference <= TOLERANCE) return;
-  const what = name === "loss" ? "the loss" : `the gradient of ${name}`;
+  if (difference <= tolerance) return;
   throw new LorikeetError(
     "engine-self-test",
-    `Expected ${engine} to compute ${what} of a tiny model as the reference does, got a relative difference of ${difference.toPrecision(2)}`,
+    `Expected the loss and gradients of a tiny model within ${tolerance} of the reference's, got ${difference.toPrecision(2)} (${what})`,
     { hint: "use --device cpu; update the GPU's driver" },
   );
 }

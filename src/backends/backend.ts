@@ -26,6 +26,8 @@ export interface AdamWStep {
   readonly weightDecay: number;
   /** Largest global L2 norm of the gradients; larger ones are scaled down to it. Infinity: no clipping. */
   readonly maxGradNorm: number;
+  /** Factor that the loss, and so every gradient, was computed with; it is divided out. Default 1. */
+  readonly lossScale?: number;
   /** Factor on the learning rate of single parameters (LoRA+); 1 where absent. 0 freezes the parameter. */
   readonly learningRateScales?: Readonly<Record<string, number>>;
 }
@@ -36,13 +38,21 @@ export interface AdamWStep {
  */
 export interface Engine {
   readonly name: string;
+  /**
+   * Factor that the loss should be computed with (by way of its weights) and `applyGradients` be told of, so that small
+   * gradients survive in 16 bits; the engine adapts it. Absent: 1.
+   */
+  readonly lossScale?: number;
   /** @throws LorikeetError `unsupported-op` when an op can be neither lowered nor decomposed */
   compile(graph: Graph): Promise<Program>;
   /** Current value of a state tensor. Moments and gradients that were never written are zeros. */
   get(name: string): Promise<Tensor>;
   /** Sets a state tensor; a new name must be a parameter of a graph before it is run. */
   set(name: string, value: Tensor): Promise<void>;
-  /** Clips, applies AdamW to every parameter that has a gradient, and clears the gradients. */
+  /**
+   * Clips, applies AdamW to every parameter that has a gradient, and clears the gradients. Gradients whose norm is no
+   * finite number change nothing.
+   */
   applyGradients(update: AdamWStep): Promise<{ gradNorm: number }>;
   /** Drops accumulated gradients without using them. */
   clearGradients(): Promise<void>;

@@ -24,7 +24,7 @@ export function register(command: Command, context: CliContext): void {
   addGenerationOptions(command)
     .addHelpText("after", EXAMPLES)
     .action(async (flags: GenerationFlags & { readonly system?: string }) => {
-      const session = await openSession(await openModel(flags));
+      const session = await openSession(await openModel(flags, context));
       const terminal = createInterface({
         input: process.stdin,
         output: context.out,

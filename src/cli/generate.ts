@@ -33,7 +33,7 @@ export function register(command: Command, context: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
       const prompt = promptOf(command, flags);
-      const model = await openModel(flags);
+      const model = await openModel(flags, context);
       const session = await openSession(model);
       const began = performance.now();
       let [text, tokens] = ["", 0];

@@ -4,6 +4,7 @@ import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { loadAdapterFolder } from "../host/adapter-files.ts";
 import { loadBase } from "./adapter-base.ts";
+import type { CliContext } from "./context.ts";
 
 /** Options of commands that generate text, as commander parses them. */
 export interface GenerationFlags {
@@ -52,9 +53,12 @@ export function addGenerationOptions(command: Command): Command {
 }
 
 /** The model, with its adapter, that `flags` name. */
-export async function openModel(flags: GenerationFlags): Promise<Model> {
+export async function openModel(flags: GenerationFlags, { err }: CliContext): Promise<Model> {
   const { model, device, threads } = flags;
-  const options = { device, ...(threads !== undefined && { threads }) };
+  const options = {
+    ...{ device, onNote: (note: string) => err.write(`${note}\n`) },
+    ...(threads !== undefined && { threads }),
+  };
   if (flags.adapter === undefined) return loadModel(model ?? "storyteller-6m", options);
   const adapter = await loadAdapterFolder(flags.adapter);
   return (await loadBase(adapter, model, options)).withAdapter(adapter);

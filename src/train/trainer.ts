@@ -44,6 +44,8 @@ export interface TrainSetup {
   readonly engine: Engine;
   /** The graph for batches of the sizes that this one has. */
   readonly graphFor: (batch: Batch) => Graph;
+  /** The same in less memory, for engines that have too little for the other. */
+  readonly leanGraphFor?: (batch: Batch) => Graph;
   /** Windows from `state.cursor` on. */
   readonly windows: (cursor: unknown) => AsyncIterable<Window>;
   readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
@@ -74,7 +76,7 @@ export interface TrainSetup {
  */
 export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, void, undefined> {
   const { engine, totalSteps, evalSteps, saveSteps, now } = setup;
-  const programs = programCache(engine, setup.graphFor);
+  const programs = programCache(engine, setup.graphFor, setup.leanGraphFor);
   const clock = { began: now(), tokens: setup.state.tokens };
   let state = setup.state;
   let epoch = 0;
@@ -91,8 +93,10 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
         reason = "interrupted";
         break;
       }
+      const wasLean = programs.isLean();
       const done = await stepped(setup, programs.get, window, { state, clock });
       state = done.state;
+      if (programs.isLean() !== wasLean) yield CHECKPOINTED;
       epoch = window.epoch;
       yield done.event;
       const { step } = state;
@@ -229,31 +233,50 @@ function scaled(batch: Batch, factor: number): Batch {
 async function failOn(setup: TrainSetup, state: RunState, wanted: string): Promise<never> {
   await setup.engine.clearGradients();
   const path = state.step > 0 ? await setup.save(state, "end") : undefined;
-  throw new LorikeetError(
-    "non-finite-loss",
-    `Expected ${wanted}`,
-    {
-      hint: `Lower the learning rate or max_grad_norm, or look for broken rows at that place in the data.${
-        path ? ` The state of step ${state.step} is kept in ${path}.` : ""
-      }`,
-    },
-  );
+  throw new LorikeetError("non-finite-loss", `Expected ${wanted}`, {
+    hint: `Lower the learning rate or max_grad_norm, or look for broken rows at that place in the data.${
+      path ? ` The state of step ${state.step} is kept in ${path}.` : ""
+    }`,
+  });
 }
 
-/** Compiled steps by the sizes of their batch. */
+const CHECKPOINTED: TrainEvent = {
+  type: "warning",
+  code: "checkpointing",
+  message: "checkpointing is on: without it a step needs more memory than the GPU has free",
+};
+
+/** Compiled steps by the sizes of their batch. Once one does not fit the GPU, this and later ones are `leanGraphFor`'s. */
 export function programCache(
   engine: Engine,
   graphFor: (batch: Batch) => Graph,
-): { get: (batch: Batch) => Promise<Program>; dispose: () => Promise<void> } {
+  leanGraphFor?: (batch: Batch) => Graph,
+): {
+  get: (batch: Batch) => Promise<Program>;
+  isLean: () => boolean;
+  dispose: () => Promise<void>;
+} {
   const programs = new Map<string, Promise<Program>>();
+  let isLean = false;
+  const compile = async (batch: Batch): Promise<Program> => {
+    if (!leanGraphFor || isLean) return engine.compile((leanGraphFor ?? graphFor)(batch));
+    try {
+      return await engine.compile(graphFor(batch));
+    } catch (error) {
+      if (!(error instanceof LorikeetError && error.code === "cuda-memory")) throw error;
+      isLean = true;
+      return engine.compile(leanGraphFor(batch));
+    }
+  };
   return {
     get(batch) {
       const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
       const key = sizes.sort().join("; ");
-      const known = programs.get(key) ?? engine.compile(graphFor(batch));
+      const known = programs.get(key) ?? compile(batch);
       programs.set(key, known);
       return known;
     },
+    isLean: () => isLean,
     async dispose() {
       for (const program of programs.values()) await (await program).dispose();
       programs.clear();

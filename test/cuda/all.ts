@@ -1,10 +1,14 @@
 /** @file All GPU checks. */
 import { checks as attention } from "./attention.ts";
 import type { Check } from "./check.ts";
+import { checks as curve } from "./curve.ts";
 import { checks as decode } from "./decode.ts";
 import { checks as golden } from "./golden.ts";
+import { checks as memory } from "./memory.ts";
 import { checks as ops } from "./ops.ts";
 import { checks as quantize } from "./quantize.ts";
+import { checks as replay } from "./replay.ts";
+import { checks as sanitize } from "./sanitize.ts";
 import { checks as skinny } from "./skinny.ts";
 
 export const allChecks: readonly Check[] = [
@@ -14,4 +18,8 @@ export const allChecks: readonly Check[] = [
   ...skinny,
   ...decode,
   ...golden,
+  ...memory,
+  ...replay,
+  ...curve,
+  ...sanitize,
 ];

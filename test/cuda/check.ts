@@ -94,13 +94,15 @@ export async function storyteller(): Promise<{ config: HfConfig; source: WeightS
   const folder = join(root, "models/storyteller-6m");
   const { tensors } = await decodeSafetensors(await readFile(join(folder, "model.safetensors")));
   const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as HfConfig;
+  return { config, source: memorySource(tensors) };
+}
+
+/** Weights that are in memory. */
+export function memorySource(tensors: ReadonlyMap<string, Tensor>): WeightSource {
   const find = (name: string): Tensor => tensors.get(name)!;
   return {
-    config,
-    source: {
-      names: [...tensors.keys()],
-      get: (name) => ({ ...find(name), bytes: { kind: "memory", tensor: find(name) } }),
-      read: (name) => Promise.resolve(find(name)),
-    },
+    names: [...tensors.keys()],
+    get: (name) => ({ ...find(name), bytes: { kind: "memory", tensor: find(name) } }),
+    read: (name) => Promise.resolve(find(name)),
   };
 }

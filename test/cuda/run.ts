@@ -1,4 +1,4 @@
-/** @file Runs every GPU check without a test runner: `node run.js [name part]`. Prints one line a check. */
+/** @file Runs every GPU check without a test runner: `node run.js [start of names]`. Prints one line a check. */
 import { openDevice } from "../../src/backends/cuda/device.ts";
 import { allChecks } from "./all.ts";
 import { Skipped } from "./check.ts";
@@ -7,7 +7,7 @@ const wanted = process.argv[2] ?? "";
 const device = openDevice(0);
 let [passed, failed, skipped] = [0, 0, 0];
 console.log(`${device.info.name}, compute capability ${device.info.capability.join(".")}`);
-for (const check of allChecks.filter(({ name }) => name.includes(wanted))) {
+for (const check of allChecks.filter(({ name }) => name.startsWith(wanted))) {
   const start = performance.now();
   try {
     const report = await check.run(device);

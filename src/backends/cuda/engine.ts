@@ -7,6 +7,7 @@ import { allocateDevice, type Device, openDevice, freeDevice } from "./device.ts
 import { gemmPlanner } from "./gemm.ts";
 import { fillZero } from "./memory.ts";
 import { loadModule } from "./kernels.ts";
+import { lossScale } from "./loss-scale.ts";
 import type { Precision } from "./plan/graph.ts";
 import { STORAGE_BYTES } from "./plan/value.ts";
 import { SKINNY } from "./plan/skinny.ts";
@@ -58,9 +59,13 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
   const arena = growingArena(device, precision);
   const attention: AttentionChoice = (spec, isSegmented) =>
     chooseAttention(device, spec, isSegmented, deterministic);
+  const scale = precision === "f16" ? lossScale() : undefined;
   return {
     name: "cuda",
     device,
+    get lossScale() {
+      return scale?.value ?? 1;
+    },
     compile: (graph) => compileProgram(parts, arena, graph, { precision, attention }),
     memory: () => ({ weights: weights.bytes, arena: arena.bytes }),
     get: (name) => Promise.resolve(state.read(name)),
@@ -68,7 +73,11 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
       state.write(name, value);
       return Promise.resolve();
     },
-    applyGradients: (step) => state.update(step),
+    async applyGradients(step) {
+      const result = await state.update(step);
+      scale?.update(result.gradNorm);
+      return result;
+    },
     clearGradients() {
       state.clearGradients();
       return Promise.resolve();

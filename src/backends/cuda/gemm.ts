@@ -10,6 +10,7 @@ import {
   HEURISTIC,
   LAYOUT,
   openCublasLt,
+  PREFERENCE,
 } from "./ffi/cublaslt.ts";
 
 type GemmType = "bf16" | "f16" | "f32";
@@ -61,6 +62,7 @@ const WORKSPACE = 64 << 20;
 const CANDIDATES = 12;
 const ROUNDS = 7;
 const MIN_FLOPS_TO_TIME = 1e7;
+const REDUCTION_IN_COMPUTE_TYPE = 2;
 
 /** Products of one device: descriptors and chosen algorithms by spec. */
 export interface GemmPlanner {
@@ -109,7 +111,7 @@ function choose(
       "cuda-gemm",
       `cuBLASLt ${lt.version} has no algorithm for ${JSON.stringify(spec)}`,
       {
-        hint: "Install a newer cuBLAS, or use `--precision f32`.",
+        hint: "Install a newer cuBLAS, or use `--base-dtype f32`.",
       },
     );
   const scalars = [Float32Array.of(spec.alpha), Float32Array.of(spec.beta)] as const;
@@ -204,13 +206,13 @@ function heuristics(lt: CublasLt, { operation, a, b, c, d }: Descriptors): Uint8
   const out = new BigUint64Array(1);
   lt.call.cublasLtMatmulPreferenceCreate(out);
   const preference = out[0]!;
-  const MAX_WORKSPACE = 1;
-  lt.call.cublasLtMatmulPreferenceSetAttribute(
-    preference,
-    MAX_WORKSPACE,
-    BigUint64Array.of(BigInt(WORKSPACE)),
-    8,
-  );
+  const set = (attribute: number, value: ArrayBufferView): void =>
+    void lt.call.cublasLtMatmulPreferenceSetAttribute(
+      ...([preference, attribute, value, value.byteLength] as const),
+    );
+  set(PREFERENCE.maxWorkspace, BigUint64Array.of(BigInt(WORKSPACE)));
+  // parts of a split sum are added in float32, never in the type of the result
+  set(PREFERENCE.reductionSchemes, Uint32Array.of(REDUCTION_IN_COMPUTE_TYPE));
   const results = new Uint8Array(HEURISTIC.bytes * CANDIDATES);
   const count = new Int32Array(1);
   const status = lt.raw.cublasLtMatmulAlgoGetHeuristic(

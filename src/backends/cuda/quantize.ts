@@ -5,7 +5,7 @@ import { writeDevice } from "./memory.ts";
 import { addressOf, type Storage, type Value } from "./plan/value.ts";
 
 /** `nf4`: 4-bit normal floats in blocks of 64 with doubly quantized scales; `int8`: one scale a row. */
-export type Quantization = "nf4" | "int8";
+export type Quantization = "nf4" | "int8" | "fp8";
 
 /** A weight that is stored in few bits. */
 export interface QuantizedWeight {

@@ -15,6 +15,8 @@ type Part = (typeof PARTS)[number];
 const SEGMENT_BYTES = 48;
 const BLOCK = 1024;
 const NORM_BLOCKS = 512;
+/** Bytes of an update's settings; the norm that it finds goes behind them. */
+const NORM_AT = 48;
 
 interface Slot {
   readonly name: string;
@@ -63,13 +65,13 @@ export function trainableState(device: Device, precision: Precision): TrainableS
   const module = loadModule(device, ["adamw"], { T: precision });
   const kernels = {
     squares: module.kernel("square_sums", "ppl"),
-    norm: module.kernel("gradient_norm", "ppi"),
+    norm: module.kernel("gradient_norm", "pppi"),
     adamw: module.kernel("adamw", "pppppppp"),
     copy: module.kernel("copy_parameters", "ppp"),
   };
   const sums = allocateDevice(device, NORM_BLOCKS * 4 * 8, "gradient norms");
   const hyper = allocateDevice(device, 64, "optimizer settings");
-  const norm = hyper + 32;
+  const norm = hyper + NORM_AT;
   const pinned = allocatePinned(device, 64);
   const settings = new Float32Array(pinned.buffer);
   let graph: CapturedGraph | undefined;
@@ -178,7 +180,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
 
   function enqueueUpdate(): void {
     const { call } = device.driver;
-    call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, 32, device.stream);
+    call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, NORM_AT, device.stream);
     buckets.forEach(({ arrays, size }, i) => {
       kernels.squares.launch([NORM_BLOCKS], 256, [
         arrays[".grad"],
@@ -186,7 +188,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
         size,
       ]);
     });
-    kernels.norm.launch([1], 256, [sums, norm, buckets.length * NORM_BLOCKS]);
+    kernels.norm.launch([1], 256, [sums, norm, hyper, buckets.length * NORM_BLOCKS]);
     for (const { arrays, tables } of buckets) {
       const { "": p, ".grad": g, ".exp_avg": m, ".exp_avg_sq": v } = arrays;
       if (tables!.count > 0)
@@ -201,7 +203,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
           norm,
         ]);
     }
-    call.cuMemcpyDtoHAsync_v2(pinned.address + 32, norm, 4, device.stream);
+    call.cuMemcpyDtoHAsync_v2(pinned.address + NORM_AT, norm, 4, device.stream);
   }
 
   async function update(step: AdamWStep): Promise<{ gradNorm: number }> {
@@ -210,7 +212,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
       scales = wanted;
       refresh();
     }
-    const { learningRate, betas, eps, weightDecay, maxGradNorm } = step;
+    const { learningRate, betas, eps, weightDecay, maxGradNorm, lossScale = 1 } = step;
     settings.set([
       learningRate,
       betas[0],
@@ -220,11 +222,12 @@ export function trainableState(device: Device, precision: Precision): TrainableS
       1 - betas[0] ** step.step,
       1 - betas[1] ** step.step,
       maxGradNorm,
+      1 / lossScale,
     ]);
     graph ??= capture(device, enqueueUpdate);
     graph.launch();
     await device.settled();
-    return { gradNorm: settings[8]! };
+    return { gradNorm: settings[NORM_AT / 4]! };
   }
 
   return {

@@ -101,8 +101,9 @@ export class Parameters {
     const entries = [...this.byName].filter(
       ([, parameter]) => parameter.gradient && parameter.value,
     );
-    const gradNorm = globalNorm(entries.map(([, parameter]) => parameter.gradient!));
-    const clip = clipFactor(gradNorm, update.maxGradNorm);
+    const { lossScale = 1, maxGradNorm } = update;
+    const gradNorm = globalNorm(entries.map(([, parameter]) => parameter.gradient!)) / lossScale;
+    const clip = clipFactor(gradNorm, maxGradNorm) / lossScale;
     if (Number.isFinite(gradNorm))
       for (const [name, parameter] of entries) {
         const scale = update.learningRateScales?.[name] ?? 1;

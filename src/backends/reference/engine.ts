@@ -58,9 +58,10 @@ export function referenceEngine(weights: WeightSource): Engine {
     let squares = 0;
     for (const name of names)
       for (const g of state.get(`${name}.grad`)!.data) squares += Number(g) ** 2;
-    const gradNorm = Math.sqrt(squares);
-    const clip = Math.min(1, update.maxGradNorm / (gradNorm + 1e-6));
-    for (const name of names) adamW(name, clip, update);
+    const { lossScale = 1, maxGradNorm } = update;
+    const gradNorm = Math.sqrt(squares) / lossScale;
+    const clip = Math.min(1, maxGradNorm / (gradNorm + 1e-6)) / lossScale;
+    if (Number.isFinite(gradNorm)) for (const name of names) adamW(name, clip, update);
     return clearGradients().then(() => ({ gradNorm }));
   }
 

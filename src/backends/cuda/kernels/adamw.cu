@@ -3,6 +3,8 @@
 // What changes at every update, in device memory so that a captured graph can be replayed.
 struct Update {
   float rate, beta1, beta2, eps, decay, correction1, correction2, max_norm;
+  // 1 / the factor that the gradients carry
+  float inverse_scale;
 };
 // One parameter: its range, and where copies in the precision of matrix products go (0: nowhere), as it is and
 // transposed.
@@ -22,13 +24,13 @@ KERNEL __launch_bounds__(256) square_sums(const float* gradients, float* sums, i
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// norm[0] = square root of the sum of `blocks` partial sums.
-KERNEL __launch_bounds__(256) gradient_norm(const float* sums, float* norm, int blocks) {
+// norm[0] = square root of the sum of `blocks` partial sums, without the factor that the gradients carry.
+KERNEL __launch_bounds__(256) gradient_norm(const float* sums, float* norm, const Update* update, int blocks) {
   __shared__ float scratch[32];
   float sum = 0.f;
   for (int i = threadIdx.x; i < blocks; i += 256) sum += sums[i];
   sum = block_reduce<false>(sum, scratch);
-  if (threadIdx.x == 0) norm[0] = sqrtf(sum);
+  if (threadIdx.x == 0) norm[0] = sqrtf(sum) * update->inverse_scale;
 }
 
 INLINE void store_copy(const Segment& segment, int i, float p) {
@@ -38,19 +40,25 @@ INLINE void store_copy(const Segment& segment, int i, float p) {
 }
 
 // Blocks of 1024 elements; blocks[b] gives the segment and the first element inside it. Clears the gradients.
+// A norm that is no finite number changes nothing else.
 KERNEL __launch_bounds__(256)
     adamw(float* parameters, float* gradients, float* first, float* second, const Segment* segments, const int2* blocks,
           const Update* update, const float* norm) {
   const int2 block = blocks[blockIdx.x];
   const Segment segment = segments[block.x];
   const Update u = *update;
-  const float clip = fminf(1.f, u.max_norm / (norm[0] + 1e-6f));
+  const bool is_finite = norm[0] <= 3.4e38f;
+  const float clip = fminf(1.f, u.max_norm / (norm[0] + 1e-6f)) * u.inverse_scale;
   const float rate = u.rate * segment.rate_scale;
 #pragma unroll
   for (int j = 0; j < 4; j++) {
     const int i = block.y + j * 256 + threadIdx.x;
     if (i >= segment.size) continue;
     const i64 at = segment.start + i;
+    if (!is_finite) {
+      gradients[at] = 0.f;
+      continue;
+    }
     const float g = gradients[at] * clip;
     const float m = u.beta1 * first[at] + (1.f - u.beta1) * g;
     const float v = u.beta2 * second[at] + (1.f - u.beta2) * g * g;

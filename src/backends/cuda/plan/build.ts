@@ -14,15 +14,9 @@ import { reductionKernel, rowKernel, type Store } from "./fused-kernel.ts";
 import { fuse, outside } from "./fusion.ts";
 import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
-import {
-  addBackward,
-  addForward,
-  addGradientsOfA,
-  addGradientsOfB,
-  placeBackward,
-  placeGroup,
-  type PlacedGroup,
-} from "./lora-units.ts";
+import { addGradientsOfA, addGradientsOfB } from "./lora-gradients.ts";
+import { placeBackward, placeGroup, type PlacedGroup } from "./lora-place.ts";
+import { addBackward, addForward } from "./lora-units.ts";
 import { sumUnit } from "./products.ts";
 import { addCaches } from "./cache-units.ts";
 import {
@@ -219,7 +213,8 @@ function joinGradients(
     );
     const done: Node[] = [];
     const x = as[0]?.product.b;
-    if (x && isContiguous && as.every((each) => each?.product.b === x)) {
+    const isTight = members.every(({ adapter }) => adapter.rank % 8 === 0);
+    if (x && isTight && isContiguous && as.every((each) => each?.product.b === x)) {
       addGradientsOfA(context, placed, backward, x);
       done.push(...as.map((each) => each!.root));
     }

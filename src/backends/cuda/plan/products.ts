@@ -191,7 +191,7 @@ export function sumUnit(
     others.length > 0 && !canRead
       ? addOthers(context, sum, target, options.accumulate ?? false)
       : undefined;
-  const calls = sum.products.map((product, i) =>
+  const calls = shortestFirst(sum.products).map((product, i) =>
     productCall(context, product, d, i > 0 || added ? d : start),
   );
   return {
@@ -209,6 +209,15 @@ export function sumUnit(
       for (const call of calls) call.enqueue();
     },
   };
+}
+
+/**
+ * Products over few terms (adapters) before long ones: the result is rounded after each, and the first ones are small,
+ * so that only the last rounding is one of the whole.
+ */
+function shortestFirst(products: readonly Product[]): Product[] {
+  const terms = ({ node, transA }: Product): number => node.inputs[0]!.shape.at(transA ? -2 : -1)!;
+  return [...products].sort((a, b) => terms(a) - terms(b));
 }
 
 /** A unit that writes the sum of the terms that are no products. */

@@ -1,0 +1,158 @@
+/** @file Two hundred training steps beside PEFT on the same GPU, from the same adapters, on the same batches. */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Adapter, decodeAdapter } from "../../src/adapter/adapter.ts";
+import { resolveTargets } from "../../src/adapter/targets.ts";
+import { cudaEngine, type CudaOptions } from "../../src/backends/cuda/engine.ts";
+import { decodeSafetensors } from "../../src/formats/safetensors.ts";
+import type { HfConfig } from "../../src/models/config.ts";
+import { causalLM } from "../../src/models/registry.ts";
+import { loraCandidates } from "../../src/passes/lora.ts";
+import { tensor, type Tensor } from "../../src/tensor/tensor.ts";
+import { trainingGraph, type TrainPlan } from "../../src/train/plan.ts";
+import { type Check, memorySource, root, Skipped } from "./check.ts";
+
+const STEPS = 200;
+/** Steps whose mean losses are compared. */
+const WINDOW = 10;
+
+interface Case {
+  readonly name: string;
+  /** A folder of the repository with weights, or a shape that gets random ones. */
+  readonly base: string;
+  readonly options: CudaOptions;
+  /** Largest relative distance of the mean loss of ten steps. */
+  readonly limit: number;
+}
+
+/** What PEFT did, and where its files are. */
+interface Peer {
+  readonly folder: string;
+  readonly losses: readonly number[];
+  readonly learningRate: number;
+}
+
+const peers = new Map<string, Peer>();
+
+/** Runs PEFT once for each base; its files are what ours starts from. */
+function runPeer(base: string): Peer {
+  const known = peers.get(base);
+  if (known) return known;
+  const probe = "import peft, torch; torch.zeros(1, device='cuda')";
+  if (spawnSync("python3", ["-c", probe]).status !== 0)
+    throw new Skipped("no python3 with peft and a torch that sees the GPU");
+  const folder = mkdtempSync(join(tmpdir(), "curve-"));
+  process.on("exit", () => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const from = base.includes("/") ? ["--path", join(root, base)] : ["--model", base];
+  const args = [join(root, "bench/peer/peft_curve.py"), folder, ...from, "--steps", String(STEPS)];
+  const { status, stderr } = spawnSync("python3", args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`PEFT failed: ${stderr.slice(-800)}`);
+  const { losses, lr } = JSON.parse(readFileSync(join(folder, "losses.json"), "utf8")) as {
+    losses: number[];
+    lr: number;
+  };
+  const peer = { folder, losses, learningRate: lr };
+  peers.set(base, peer);
+  return peer;
+}
+
+function planOf(config: HfConfig, adapter: Adapter): TrainPlan {
+  const model = causalLM(config, { batch: 1, length: 1 });
+  const candidates = loraCandidates([model.head(model.hidden)]);
+  const sites = resolveTargets(adapter.config, candidates, { defaults: [], head: "lm_head" });
+  return { config, sites, trainsWeight: () => false, checkpointing: false };
+}
+
+/** Inputs of a step on rows of tokens: every token but the first is predicted, with a loss weight of `weight` each. */
+function feedsOf(ids: Int32Array, [B, T]: readonly [number, number], weight: number): Feeds {
+  const rows = Array.from(ids, (_, i) => i).filter((i) => i % T < T - 1);
+  const wholes = (shape: number[], values: readonly number[]): Tensor =>
+    tensor("i32", shape, Int32Array.from(values));
+  return {
+    input_ids: tensor("i32", [B, T], ids),
+    position_ids: wholes(
+      [B, T],
+      Array.from(ids, (_, i) => i % T),
+    ),
+    loss_rows: wholes([rows.length], rows),
+    targets: wholes(
+      [rows.length],
+      rows.map((i) => ids[i + 1]!),
+    ),
+    loss_weights: tensor("f32", [rows.length], new Float32Array(rows.length).fill(weight)),
+  };
+}
+
+type Feeds = Readonly<Record<string, Tensor>>;
+
+/** Our losses over the same steps. */
+async function trainOurs(peer: Peer, options: CudaOptions): Promise<number[]> {
+  const file = (name: string): string => join(peer.folder, name);
+  const adapter = await decodeAdapter(
+    readFileSync(file("adapter/adapter_config.json"), "utf8"),
+    readFileSync(file("adapter/adapter_model.safetensors")),
+  );
+  const config = JSON.parse(readFileSync(file("base/config.json"), "utf8")) as HfConfig;
+  const base = await decodeSafetensors(readFileSync(file("base/model.safetensors")));
+  const batches = await decodeSafetensors(readFileSync(file("batches.safetensors")));
+  const ids = batches.tensors.get("ids")!;
+  const [count, B, T] = ids.shape as [number, number, number];
+  const engine = cudaEngine(memorySource(base.tensors), options);
+  for (const [key, value] of adapter.tensors) await engine.set(key, value);
+  const rows = B * (T - 1);
+  const shape = { batch: B, length: T, rows, hasSegments: false };
+  const program = await engine.compile(trainingGraph(planOf(config, adapter), shape));
+  const losses: number[] = [];
+  for (let step = 1; step <= STEPS; step++) {
+    const start = ((step - 1) % count) * B * T;
+    const batch = Int32Array.from(ids.data.subarray(start, start + B * T), Number);
+    const { lossScale = 1 } = engine;
+    const { loss } = await program.run(feedsOf(batch, [B, T], lossScale / rows));
+    losses.push(Number(loss!.data[0]) / lossScale);
+    await engine.applyGradients({
+      ...{ step, lossScale, learningRate: peer.learningRate, betas: [0.9, 0.999], eps: 1e-8 },
+      ...{ weightDecay: 0.01, maxGradNorm: 1 },
+    });
+  }
+  await program.dispose();
+  await engine.dispose();
+  return losses;
+}
+
+async function checkCurve({ base, options, limit }: Case): Promise<string> {
+  const peer = runPeer(base);
+  const ours = await trainOurs(peer, options);
+  const mean = (values: readonly number[], from: number): number =>
+    values.slice(from, from + WINDOW).reduce((sum, value) => sum + value, 0) / WINDOW;
+  let worst = { distance: 0, from: 0 };
+  for (let from = 0; from < STEPS; from += WINDOW) {
+    const distance = Math.abs(mean(ours, from) / mean(peer.losses, from) - 1);
+    if (!(distance <= worst.distance)) worst = { distance, from };
+  }
+  const single = Math.max(...ours.map((loss, i) => Math.abs(loss / peer.losses[i]! - 1)));
+  const text = `ten steps differ by at most ${(worst.distance * 100).toFixed(2)} % (from step ${worst.from + 1}), one step by ${(single * 100).toFixed(2)} %; loss ${ours[0]!.toFixed(3)} to ${ours.at(-1)!.toFixed(3)}, PEFT ${peer.losses[0]!.toFixed(3)} to ${peer.losses.at(-1)!.toFixed(3)}`;
+  if (!(worst.distance <= limit)) throw new Error(`expected at most ${limit * 100} %: ${text}`);
+  return text;
+}
+
+const CASES: readonly Case[] = [
+  ...["smollm2-135m", "models/storyteller-6m"].flatMap((base) => [
+    { name: `${base} bf16`, base, options: {}, limit: 1e-2 },
+    { name: `${base} f16`, base, options: { precision: "f16" as const }, limit: 1e-2 },
+  ]),
+  {
+    name: "smollm2-135m f32",
+    base: "smollm2-135m",
+    options: { precision: "f32" },
+    limit: 1e-2,
+  },
+];
+
+export const checks: readonly Check[] = CASES.map((each) => ({
+  name: `curve of ${STEPS} steps beside PEFT, ${each.name}`,
+  run: () => checkCurve(each),
+}));

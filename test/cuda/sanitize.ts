@@ -1,0 +1,42 @@
+/** @file Small checks once more under compute-sanitizer, which watches every memory access. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { type Check, root, Skipped } from "./check.ts";
+
+/** Checks that are small enough, and together run every kernel of a training step. */
+const SMALL = ["golden lora bf16", "flash attention", "skinny", "quantize", "decode bf16 two rows"];
+
+/** Arguments of Node.js that run the checks whose names begin with a text. */
+function command(part: string): string[] {
+  const bundle = process.env["LORIKEET_CUDA_CHECKS"];
+  if (bundle !== undefined) return [bundle, part];
+  return ["--import", join(root, "scripts/typescript.js"), join(root, "test/cuda/run.ts"), part];
+}
+
+function sanitizer(): string {
+  const folders = [
+    ...(process.env["PATH"] ?? "").split(":"),
+    join(process.env["CUDA_HOME"] ?? "/usr/local/cuda", "bin"),
+  ];
+  const found = folders.map((folder) => join(folder, "compute-sanitizer")).find(existsSync);
+  if (found === undefined) throw new Skipped("no compute-sanitizer in PATH or CUDA_HOME");
+  return found;
+}
+
+function checkSanitized(tool: "memcheck" | "racecheck", part: string): string {
+  const flags = [`--tool=${tool}`, "--error-exitcode=9", "--print-limit=5"];
+  const args = [...flags, process.execPath, ...command(part)];
+  const { status, stdout, stderr } = spawnSync(sanitizer(), args, { encoding: "utf8" });
+  const lines = `${stdout}\n${stderr}`.split("\n");
+  const summary = lines.filter((line) => /(ERROR|RACECHECK) SUMMARY/.test(line)).at(-1);
+  const counts = lines.filter((line) => /^\d+ passed/.test(line)).at(-1) ?? "";
+  const isClean = summary !== undefined && /: 0 (errors|hazards)/.test(summary);
+  if (status !== 0 || !isClean || !/^[1-9]\d* passed, 0 failed/.test(counts))
+    throw new Error(`status ${String(status)}: ${lines.slice(-25).join("\n")}`);
+  return `${counts}; ${summary.replace(/^=+ /, "")}`;
+}
+
+export const checks: readonly Check[] = (["memcheck", "racecheck"] as const).flatMap((tool) =>
+  SMALL.map((part) => ({ name: `${tool} of ${part}`, run: () => checkSanitized(tool, part) })),
+);
