@@ -5,7 +5,7 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { peftKey } from "../adapter/adapter.ts";
 import { attachImageAdapter } from "../adapter/image-adapter.ts";
 import type { Engine } from "../backends/backend.ts";
-import { isXl, pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
+import { idleLayers, isXl, pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
 import { LorikeetError } from "../errors.ts";
 import { unetLayout } from "../formats/stable-diffusion/unet-names.ts";
 import { isFile } from "../host/files.ts";
@@ -36,6 +36,8 @@ export interface ImagePipeline {
   readonly adapters: readonly WeightedAdapter[];
   /** Layers that an adapter can be attached to, `unet.…` and `text_encoder.…`. */
   readonly layers: readonly LoraCandidate[];
+  /** Layers that adapters may have tensors for although nothing reads what they compute. */
+  readonly idleLayers: readonly LoraCandidate[];
   /** The same base with `adapters` in place of its own. @throws LorikeetError `adapter-mismatch` */
   withAdapters(adapters: readonly WeightedAdapter[]): ImagePipeline;
   /** `roots` of a graph of this pipeline with the adapters in place. */
@@ -76,7 +78,9 @@ export function createPipeline(
   device: DeviceOptions = {},
 ): ImagePipeline {
   checkWeights(checkpoint.weights, pipelineRoots(checkpoint.configs), checkpoint.name);
-  return makePipeline(checkpoint, device, pipelineLayers(checkpoint.configs), []);
+  const { configs } = checkpoint;
+  const layers = { layers: pipelineLayers(configs), idleLayers: idleLayers(configs) };
+  return makePipeline(checkpoint, device, layers, []);
 }
 
 interface Insertion {
@@ -88,13 +92,14 @@ interface Insertion {
 function makePipeline(
   checkpoint: PipelineCheckpoint,
   device: DeviceOptions,
-  layers: readonly LoraCandidate[],
+  known: Pick<ImagePipeline, "layers" | "idleLayers">,
   adapters: readonly WeightedAdapter[],
 ): ImagePipeline {
   // without those that change nothing the programs are the base's own
   const used = adapters.filter(({ weight = 1 }) => weight !== 0);
   const insertions = used.map(({ adapter, weight = 1 }, i): Insertion => {
-    const { sites, values } = attachImageAdapter(adapter, layers, weight);
+    const candidates = [...known.layers, ...known.idleLayers];
+    const { sites, values } = attachImageAdapter(adapter, candidates, weight);
     // tensors of several adapters of one layer must not share a name
     return { sites, values, nameOf: (module, part) => `${i}/${peftKey(module, part)}` };
   });
@@ -102,8 +107,8 @@ function makePipeline(
     checkpoint,
     device,
     adapters,
-    layers,
-    withAdapters: (next) => makePipeline(checkpoint, device, layers, next),
+    ...known,
+    withAdapters: (next) => makePipeline(checkpoint, device, known, next),
     adapt: (roots) =>
       insertions.reduce<Node[]>(
         (adapted, { sites, nameOf }) => insertLora(adapted, sites, { nameOf }),

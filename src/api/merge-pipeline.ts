@@ -51,7 +51,9 @@ export async function unmergePipeline(
   return { ...saved, errors };
 }
 
-function planOf({ checkpoint, layers, adapters }: ImagePipeline): Map<string, MergedWeight> {
+function planOf(pipeline: ImagePipeline): Map<string, MergedWeight> {
+  const { checkpoint, adapters } = pipeline;
+  const layers = [...pipeline.layers, ...pipeline.idleLayers];
   const { names } = checkpoint.weights;
   const shapeOf = (name: string): readonly number[] => checkpoint.weights.get(name).shape;
   return planImageMerge(adapters, { layers, names, shapeOf });

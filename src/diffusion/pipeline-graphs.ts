@@ -62,13 +62,19 @@ export function textCondition(
     const rows = isLast ? { pooledRows: input("pooled_rows", [batch], "i64") } : {};
     const text = clipText(config, { ids: ids(i), ...rows });
     const roots = [text.layers.at(-2)!, ...(text.pooled ? [text.pooled] : [])];
-    return prefixWeights(roots, TEXT_NAMES[i === 0 && configs.textEncoders.length > 1 ? 0 : 1]);
+    return prefixWeights(roots, textName(configs, i));
   });
   const hidden = concat(
     parts.map(([states]) => asRows(states!)),
     { axis: 2 },
   );
   return { hidden, pooled: parts.at(-1)![1] };
+}
+
+/** A pipeline of SDXL's kind with one text encoder has the second. */
+function textName(configs: PipelineConfigs, index: number): string {
+  const { length } = configs.textEncoders;
+  return TEXT_NAMES[index === 0 && (length > 1 || !isXl(configs)) ? 0 : 1];
 }
 
 /** The condition as inputs of a graph: `encoder_hidden_states`, and in SDXL `text_embeds`. */
@@ -138,6 +144,20 @@ function adaptableRoots(configs: PipelineConfigs): Node[] {
 /** Every layer of the UNet and the text encoders that LoRA can attach to, named `unet.…`, `text_encoder.…`. */
 export function pipelineLayers(configs: PipelineConfigs): LoraCandidate[] {
   return loraCandidates(adaptableRoots(configs));
+}
+
+/** What text encoders compute that nothing reads: the last layer of SDXL's first. Checkpoints and adapters hold it. */
+export function idleRoots(configs: PipelineConfigs): Node[] {
+  return configs.textEncoders.flatMap((config, i) => {
+    const { hidden } = clipText(config, { ids: input("input_ids", [1, 1], "i64") });
+    return prefixWeights([hidden], textName(configs, i));
+  });
+}
+
+/** Layers that no result needs. */
+export function idleLayers(configs: PipelineConfigs): LoraCandidate[] {
+  const used = new Set(pipelineLayers(configs).map(({ module }) => module));
+  return loraCandidates(idleRoots(configs)).filter(({ module }) => !used.has(module));
 }
 
 /** Resolutions of the UNet. */

@@ -16,7 +16,7 @@ import { openSafetensors } from "./checkpoint-weights.ts";
 import { missingWeight } from "./checkpoint-weights.ts";
 import type { PipelineCheckpoint } from "./open-pipeline.ts";
 import { openCaptionTokenizer } from "./caption-tokenizer.ts";
-import { pipelineRoots } from "../diffusion/pipeline-graphs.ts";
+import { idleRoots, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
 
 /** What a single file cannot tell, for models that are none of the published ones. */
 export interface SingleFileOptions {
@@ -131,7 +131,8 @@ function originalWeights(
 }
 
 function wanted(configs: PipelineConfigs): Node[] {
-  return topological(pipelineRoots(configs)).filter(isFrozen);
+  const leaves = topological([...pipelineRoots(configs), ...idleRoots(configs)]).filter(isFrozen);
+  return [...new Map(leaves.map((leaf) => [leaf.name!, leaf])).values()];
 }
 
 function placeOf(
