@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { TrainEvent } from "../src/train/events.ts";
+import { loadAdapter } from "../src/index.ts";
 import { lorikeet } from "./support/command.ts";
 
 test("train: adapter, metrics, curve and report; a second run is refused; resume and generate go on from it", async () => {
@@ -60,3 +61,20 @@ function eventsIn(lines: string, type: TrainEvent["type"]): TrainEvent[] {
     .map((line) => JSON.parse(line) as TrainEvent)
     .filter((event) => event.type === type);
 }
+
+test("train stops early and keeps the adapter of the best evaluation, even if that is the base's", async () => {
+  const folder = join(await mkdtemp(join(tmpdir(), "lorikeet-best-")), "out");
+  const { code, out, err } = await lorikeet(
+    ...["train", "--data", "examples/lorikeet-chat.heldout.jsonl", "--output-dir", folder],
+    ...["--validation-split", "0.1", "--max-steps", "9", "--r", "2", "--learning-rate", "1"],
+    ...["--eval-steps", "1", "--early-stopping-patience", "2", "--load-best-model-at-end"],
+    ...["--threads", "1", "--no-report"],
+  );
+  expect(code, err).toBe(0);
+  expect(out).toMatch(
+    /^2 steps in .*\nstopped early: lowest evaluation loss \S+ at step 0, whose/m,
+  );
+  const { tensors } = await loadAdapter(folder);
+  for (const [name, { data }] of tensors)
+    if (name.includes("lora_B")) expect(data.every((value) => value === 0)).toBe(true);
+}, 180_000);

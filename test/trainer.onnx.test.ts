@@ -196,7 +196,7 @@ describe("trainLoop", () => {
       step: 6,
       best: { step: 2, loss: 2 },
     });
-    expect(saved).toEqual(["best 2", "end 6"]);
+    expect(saved).toEqual(["best 0", "best 2", "end 6"]);
   });
 
   it("names step and batch of a loss that is not finite, after saving the last good state", async () => {

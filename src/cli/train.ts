@@ -9,7 +9,7 @@ import type { TrainConfig } from "../host/train-config.ts";
 import { trainFlags } from "../host/train-config-docs.ts";
 import { type RawConfig, readFlag, readTrainConfig } from "../host/train-config-read.ts";
 import { fieldDefault } from "../host/train-fields.ts";
-import type { TrainEvent } from "../train/events.ts";
+import type { EndEvent, TrainEvent } from "../train/events.ts";
 import { answersTable } from "./answers-table.ts";
 import { type CliContext, EXIT_CODES } from "./context.ts";
 import { showDownload } from "./download.ts";
@@ -112,7 +112,15 @@ function summary(config: TrainConfig, events: readonly TrainEvent[], width: numb
   const report = config.report ? `report:  ${config.output_dir}/report.html\n` : "";
   const resume = end.reason === "interrupted" ? "Interrupted; continue with --resume.\n" : "";
   const done = `${end.step} steps in ${formatDuration(end.seconds)}\n`;
-  return `\n${answers}${done}${where}${report}${resume}`;
+  return `\n${answers}${done}${bestLine(config, end)}${where}${report}${resume}`;
+}
+
+/** Which evaluation was the best, and whether the adapter is of that step. */
+function bestLine(config: TrainConfig, { reason, best }: EndEvent): string {
+  if (!best) return "";
+  const stopped = reason === "early-stop" ? "stopped early: " : "";
+  const kept = config.load_best_model_at_end ? ", whose adapter is kept" : "";
+  return `${stopped}lowest evaluation loss ${best.loss.toFixed(3)} at step ${best.step}${kept}\n`;
 }
 
 /** Columns of the terminal that results go to. */

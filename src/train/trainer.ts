@@ -168,7 +168,7 @@ async function evaluated(
   const next = isBest
     ? { ...state, best: { step, loss }, evalsSinceBest: 0 }
     : { ...state, evalsSinceBest: state.evalsSinceBest + 1 };
-  if (isBest && step > 0) await setup.save(next, "best");
+  if (isBest) await setup.save(next, "best");
   return {
     state: next,
     events: [
