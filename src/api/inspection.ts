@@ -1,9 +1,12 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { adapterModules, pairOf } from "../adapter/adapter-modules.ts";
-import { siteOf } from "../adapter/targets.ts";
-import { nearest } from "../errors.ts";
+import { siteOf, strengthOf } from "../adapter/targets.ts";
+import type { WeightSource } from "../backends/backend.ts";
+import type { LoraCandidate } from "../passes/lora.ts";
 import { BYTES } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
+import { adapterFit, type AdapterFit, type FitBase } from "./adapter-fit.ts";
+import type { ImagePipeline } from "./image-pipeline.ts";
 import type { Model } from "./model.ts";
 
 /** Layers of one kind: those whose names differ in their layer number alone. */
@@ -18,6 +21,9 @@ export interface LayerGroup {
 /** What is in a model. */
 export interface ModelInspection {
   readonly kind: "model";
+  /** Size of its files of weights on disk, and their types where they are not `dtypes` (quantized GGUF). */
+  readonly fileBytes: number;
+  readonly storedTypes?: readonly string[];
   readonly name: string;
   readonly family: string;
   readonly parameters: number;
@@ -33,6 +39,7 @@ export interface ModelInspection {
 /** LoRA on layers of one kind. */
 export interface AdapterGroup extends LayerGroup {
   readonly ranks: readonly number[];
+  readonly alphas: readonly number[];
   readonly scales: readonly number[];
   readonly parameters: number;
 }
@@ -40,6 +47,10 @@ export interface AdapterGroup extends LayerGroup {
 /** What is in an adapter, and how it fits a base where one is given. */
 export interface AdapterInspection {
   readonly kind: "adapter";
+  /** Whose file it is: peft, mlx-lm, gguf, diffusers or kohya. */
+  readonly format: string;
+  /** Size of its files on disk. */
+  readonly fileBytes: number;
   readonly baseModel: string | undefined;
   readonly r: number;
   readonly alpha: number;
@@ -53,42 +64,64 @@ export interface AdapterInspection {
   readonly fit?: AdapterFit;
 }
 
-/** Layers of a base that an adapter has tensors for, and those of its own that the base lacks. */
-export interface AdapterFit {
-  readonly base: string;
-  readonly matched: number;
-  readonly unmatched: readonly { readonly module: string; readonly nearest: readonly string[] }[];
-  /** Parameters of the adapter as a share of all, in percent. */
-  readonly percent: number;
-}
+type Described = Omit<ModelInspection, "fileBytes" | "storedTypes">;
 
 /** What is in `model`. No weight is read. */
-export function inspectModel({ checkpoint, layers }: Model): ModelInspection {
-  const { config, weights, name } = checkpoint;
-  const all = weights.names.map((weight) => weights.get(weight));
+export function inspectModel({ checkpoint, layers }: Model): Described {
+  const { config, weights, name, chatTemplate } = checkpoint;
   const numberOf = (key: string): number | undefined =>
     typeof config[key] === "number" ? config[key] : undefined;
   return {
     kind: "model",
     name,
     family: String(config["model_type"]),
-    parameters: all.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
-    bytes: all.reduce((sum, { shape, dtype }) => sum + sizeOf(shape) * BYTES[dtype], 0),
-    dtypes: [...new Set(all.map(({ dtype }) => dtype))],
+    ...sizesOf(weights),
     context: numberOf("max_position_embeddings"),
     vocabulary: numberOf("vocab_size"),
-    hasChatTemplate: checkpoint.chatTemplate !== undefined,
-    layers: grouped(layers, ({ module }) => module).map(([module, group]) => ({
-      module,
-      count: group.length,
-      inFeatures: group[0]!.inFeatures,
-      outFeatures: group[0]!.outFeatures,
-    })),
+    hasChatTemplate: chatTemplate !== undefined,
+    layers: groupsOf(layers),
   };
 }
 
-/** What is in `adapter`, and whether it fits `base`. @throws LorikeetError `adapter-tensors` */
-export function inspectAdapter(adapter: Adapter, base?: Model): AdapterInspection {
+/** What is in an image model. No weight is read. */
+export function inspectPipeline({ checkpoint, layers }: ImagePipeline): ModelInspection {
+  const sizes = sizesOf(checkpoint.weights);
+  return {
+    kind: "model",
+    name: checkpoint.name,
+    family: "Stable Diffusion",
+    ...sizes,
+    fileBytes: sizes.bytes,
+    context: undefined,
+    vocabulary: undefined,
+    hasChatTemplate: false,
+    layers: groupsOf(layers),
+  };
+}
+
+function sizesOf(weights: WeightSource): Pick<Described, "parameters" | "bytes" | "dtypes"> {
+  const all = weights.names.map((weight) => weights.get(weight));
+  return {
+    parameters: all.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
+    bytes: all.reduce((sum, { shape, dtype }) => sum + sizeOf(shape) * BYTES[dtype], 0),
+    dtypes: [...new Set(all.map(({ dtype }) => dtype))],
+  };
+}
+
+function groupsOf(layers: readonly LoraCandidate[]): LayerGroup[] {
+  return grouped(layers, ({ module }) => module).map(([module, group]) => ({
+    module,
+    count: group.length,
+    inFeatures: group[0]!.inFeatures,
+    outFeatures: group[0]!.outFeatures,
+  }));
+}
+
+/** What is in `adapter`, and how it fits `base`. @throws LorikeetError `adapter-tensors` */
+export function inspectAdapter(
+  adapter: Adapter,
+  base?: FitBase,
+): Omit<AdapterInspection, "format" | "fileBytes"> {
   const { config, tensors } = adapter;
   const { lora, whole, rows } = adapterModules(adapter);
   const values = [...tensors.values()];
@@ -96,8 +129,9 @@ export function inspectAdapter(adapter: Adapter, base?: Model): AdapterInspectio
   const modules = [...lora].map(([module, parts]) => {
     const { a, b } = pairOf(parts);
     const { scale } = siteOf(config, module);
+    const { alpha } = strengthOf(config, module);
     const size = [...parts.values()].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-    return { module, rank: a.shape[0]!, scale, ins: a.shape[1]!, outs: b.shape[0]!, size };
+    return { module, rank: a.shape[0]!, alpha, scale, ins: a.shape[1]!, outs: b.shape[0]!, size };
   });
   return {
     kind: "adapter",
@@ -114,22 +148,12 @@ export function inspectAdapter(adapter: Adapter, base?: Model): AdapterInspectio
       inFeatures: group[0]!.ins,
       outFeatures: group[0]!.outs,
       ranks: [...new Set(group.map(({ rank }) => rank))],
+      alphas: [...new Set(group.map(({ alpha }) => alpha))],
       scales: [...new Set(group.map(({ scale }) => scale))],
       parameters: group.reduce((sum, { size }) => sum + size, 0),
     })),
     replaces: [...whole.keys(), ...rows.keys()],
-    ...(base && { fit: fitOf([...lora.keys()], parameters, base) }),
-  };
-}
-
-function fitOf(modules: readonly string[], parameters: number, base: Model): AdapterFit {
-  const names = base.layers.map(({ module }) => module);
-  const unmatched = modules.filter((module) => !names.includes(module));
-  return {
-    base: base.checkpoint.name,
-    matched: modules.length - unmatched.length,
-    unmatched: unmatched.map((module) => ({ module, nearest: nearest(module, names, 1) })),
-    percent: (100 * parameters) / (parameters + inspectModel(base).parameters),
+    ...(base && { fit: adapterFit(adapter, base) }),
   };
 }
 

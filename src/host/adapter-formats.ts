@@ -1,29 +1,77 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
 import {
   adapterToGguf,
+  type GgufAdapter,
   type GgufAdapterBase,
   refuseTiedEmbedding,
 } from "../adapter/formats/gguf.ts";
+import { adapterFromGguf } from "../adapter/formats/gguf-read.ts";
 import { adapterFromMlx, adapterToMlx } from "../adapter/formats/mlx.ts";
+import { LorikeetError } from "../errors.ts";
+import { dequantize } from "../formats/gguf/dequantize.ts";
+import { getString } from "../formats/gguf/metadata.ts";
+import { readGguf } from "../formats/gguf/read.ts";
 import { encodeGguf } from "../formats/gguf/write.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
+import { sizeOf } from "../tensor/shape.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { loadAdapterFolder } from "./adapter-files.ts";
-import { isFile, writeAtomically } from "./files.ts";
+import { fileSource, isFile, writeAtomically } from "./files.ts";
+import { fetchAdapter, isHubId } from "./hub.ts";
 import { readJson } from "./open-checkpoint.ts";
 
 /** File that mlx-lm keeps an adapter's tensors in. */
 const MLX_FILE = "adapters.safetensors";
 
-/** The adapter in `folder`, as PEFT or mlx-lm saved it. @throws LorikeetError as `loadAdapterFolder` */
-export async function loadAnyAdapter(folder: string): Promise<Adapter> {
-  const file = join(folder, MLX_FILE);
-  if (!(await isFile(file))) return loadAdapterFolder(folder);
-  const config = (await readJson(join(folder, "adapter_config.json"))) ?? {};
+/**
+ * The adapter that `reference` names: a folder of PEFT or mlx-lm, a GGUF file of llama.cpp, or a hub id (`owner/name`),
+ * which is fetched into the Hugging Face cache first.
+ * @param config the base's config.json, which GGUF files of Llama's layout are read with
+ * @throws LorikeetError as `loadAdapterFolder` and `fetchAdapter`; `missing-base` for such a GGUF file without `config`;
+ * what `adapterFromGguf` throws
+ */
+export async function loadAnyAdapter(
+  reference: string,
+  config?: GgufAdapterBase["config"],
+): Promise<Adapter> {
+  const info = await stat(reference).catch(() => undefined);
+  if (!info && isHubId(reference)) return loadAnyAdapter(await fetchAdapter(reference), config);
+  if (info?.isFile() && reference.endsWith(".gguf")) return loadGguf(reference, config);
+  const file = join(reference, MLX_FILE);
+  if (!(await isFile(file))) return loadAdapterFolder(reference);
+  const mlx = (await readJson(join(reference, "adapter_config.json"))) ?? {};
   const { tensors } = await decodeSafetensors(await readFile(file), file);
-  return adapterFromMlx({ config, tensors });
+  return adapterFromMlx({ config: mlx, tensors });
+}
+
+/** An adapter in a GGUF file whose rows are as they are stored: for looking at. @throws LorikeetError as `adapterFromGguf` */
+export async function loadStoredGgufAdapter(path: string): Promise<Adapter> {
+  return adapterFromGguf(await readGgufFile(path), undefined);
+}
+
+async function loadGguf(path: string, config: GgufAdapterBase["config"] | undefined): Promise<Adapter> {
+  const stored = await readGgufFile(path);
+  if (config === undefined && getString(stored.metadata, "general.architecture") === "llama")
+    throw new LorikeetError(
+      "missing-base",
+      `Expected the base model of ${path}, whose heads tell how its rows are ordered`,
+      { hint: `Convert it first: lorikeet convert ${path} --to peft -o ADAPTER --model BASE.` },
+    );
+  return adapterFromGguf(stored, config);
+} // prettier-ignore
+
+async function readGgufFile(path: string): Promise<GgufAdapter> {
+  const source = await fileSource(path);
+  const { metadata, tensors: stored } = await readGguf(source);
+  const tensors = new Map<string, Tensor>();
+  for (const { name, type, shape, offset, length } of stored) {
+    const values = dequantize(type, await source.read(offset, length), sizeOf(shape));
+    tensors.set(name, tensor("f32", shape, values));
+  }
+  return { metadata, tensors };
 }
 
 /** Writes `adapter` as a GGUF file for llama.cpp. @throws LorikeetError `unsupported-gguf` */

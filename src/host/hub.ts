@@ -35,9 +35,15 @@ const COMPANIONS =
 const WEIGHTS = [
   /^model\.safetensors$/,
   /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
-  /^adapter_model\.safetensors$/,
   /^pytorch_model\.bin$/,
   /^pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
+];
+
+/** The same for adapters: PEFT's, then mlx-lm's. */
+const ADAPTER_WEIGHTS = [
+  /^adapter_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
+  /^adapter_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
+  /^adapters\.safetensors$/,
 ];
 
 /** Whether `reference` has the form of a hub id. */
@@ -51,6 +57,19 @@ export function isHubId(reference: string): boolean {
  * @throws LorikeetError `hub-not-found`, `hub-gated`, `hub-private`, `hub-offline`, `hub-unreachable`, `hub-download`
  */
 export async function fetchModel(reference: string, options: HubOptions = {}): Promise<string> {
+  return fetchSnapshot(reference, WEIGHTS, options);
+}
+
+/** The same for the adapter `reference`. @throws LorikeetError as `fetchModel` */
+export async function fetchAdapter(reference: string, options: HubOptions = {}): Promise<string> {
+  return fetchSnapshot(reference, ADAPTER_WEIGHTS, options);
+}
+
+async function fetchSnapshot(
+  reference: string,
+  weights: readonly RegExp[],
+  options: HubOptions,
+): Promise<string> {
   const [, id, revision = "main"] = HUB_ID.exec(reference) as unknown as [string, string, string?];
   const repository = join(
     options.cacheDir ?? getHFHubCachePath(),
@@ -61,7 +80,8 @@ export async function fetchModel(reference: string, options: HubOptions = {}): P
   try {
     const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
     const snapshot = join(repository, "snapshots", sha);
-    await fetchFiles({ id, sha, repository, snapshot }, access, options.onProgress);
+    const files = await neededFiles({ id, sha, weights }, access);
+    await fetchFiles(files, { id, sha, repository, snapshot }, access, options.onProgress);
     const reference = join(repository, "refs", revision);
     await mkdir(dirname(reference), { recursive: true });
     if (sha !== revision) await writeFile(reference, sha);
@@ -97,13 +117,14 @@ function isSet(variable: string): boolean {
 }
 
 async function fetchFiles(
+  files: readonly ListFileEntry[],
   { id, sha, repository, snapshot }: { id: string; sha: string; repository: string; snapshot: string }, // prettier-ignore
   access: Access,
   onProgress: HubOptions["onProgress"],
 ): Promise<void> {
   const { hubUrl, accessToken } = access;
   const headers: Record<string, string> = accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` }; // prettier-ignore
-  for (const { path, size, oid, lfs } of await neededFiles(id, sha, access)) {
+  for (const { path, size, oid, lfs } of files) {
     const file = {
       url: `${hubUrl}/${id}/resolve/${sha}/${path}`,
       size,
@@ -116,13 +137,16 @@ async function fetchFiles(
   }
 }
 
-async function neededFiles(id: string, revision: string, access: Access): Promise<ListFileEntry[]> {
+async function neededFiles(
+  { id, sha, weights }: { id: string; sha: string; weights: readonly RegExp[] },
+  access: Access,
+): Promise<ListFileEntry[]> {
   const files: ListFileEntry[] = [];
-  for await (const file of listFiles({ repo: id, revision, ...access }))
+  for await (const file of listFiles({ repo: id, revision: sha, ...access }))
     if (file.type === "file") files.push(file);
-  const kind = WEIGHTS.find((pattern) => files.some(({ path }) => pattern.test(path)));
+  const kind = weights.find((pattern) => files.some(({ path }) => pattern.test(path)));
   if (!kind)
-    throw new LorikeetError("missing-weights", `Expected ${id} to hold safetensors or PyTorch weights, it holds ${files.map(({ path }) => path).join(", ")}`, { hint: "For a GGUF repository, download one .gguf file and name its path." }); // prettier-ignore
+    throw new LorikeetError("missing-weights", `Expected ${id} to hold ${weights === ADAPTER_WEIGHTS ? "an adapter" : "safetensors or PyTorch weights"}, it holds ${files.map(({ path }) => path).join(", ")}`, { hint: weights === ADAPTER_WEIGHTS ? "A whole model goes where a model is asked for: --model." : "For a GGUF repository, download one .gguf file and name its path." }); // prettier-ignore
   return files.filter(({ path }) => COMPANIONS.test(path) || kind.test(path));
 }
 

@@ -106,7 +106,8 @@ function pairFor(
   ];
 }
 
-function headsOf(config: GgufAdapterBase["config"]): HeadCounts {
+/** Numbers of heads of the model that `config` describes. */
+export function headsOf(config: GgufAdapterBase["config"]): HeadCounts {
   const heads = Number(config["num_attention_heads"] ?? config["n_head"]);
   return { heads, keyValueHeads: Number(config["num_key_value_heads"] ?? heads) };
 }

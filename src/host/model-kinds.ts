@@ -1,0 +1,64 @@
+import { readdir, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { Adapter } from "../adapter/adapter.ts";
+import { isKohya } from "../adapter/formats/kohya.ts";
+import { loadAdapterFolder } from "./adapter-files.ts";
+import { loadAnyAdapter, loadStoredGgufAdapter } from "./adapter-formats.ts";
+import { openWeights } from "./checkpoint.ts";
+import { isFile } from "./files.ts";
+import { isImageAdapter, loadImageAdapter } from "./image-adapter-files.ts";
+import { ggufSummary } from "./stored-files.ts";
+
+/** An adapter of any format, as it lies in `path`. */
+export interface FoundAdapter {
+  readonly adapter: Adapter;
+  readonly format: "peft" | "mlx-lm" | "gguf" | "diffusers" | "kohya";
+  readonly path: string;
+}
+
+/**
+ * The adapter at `path`, whichever tool wrote it; undefined for what is a model, or nothing. Rows of GGUF adapters are
+ * as they are stored.
+ * @throws LorikeetError what the format's reader throws
+ */
+export async function findAdapter(path: string): Promise<FoundAdapter | undefined> {
+  if (await isFile(path)) return inFile(path);
+  if (!(await stat(path).catch(() => undefined))) return undefined;
+  if (await isFile(join(path, "adapters.safetensors")))
+    return { adapter: await loadAnyAdapter(path), format: "mlx-lm", path };
+  if (await isImageAdapter(path)) {
+    const format = await imageFormat(path);
+    return { adapter: await loadImageAdapter(path), format, path };
+  }
+  const folder = await peftFolder(path);
+  return folder === undefined ? undefined : { adapter: await loadAdapterFolder(folder), format: "peft", path: folder }; // prettier-ignore
+}
+
+async function inFile(path: string): Promise<FoundAdapter | undefined> {
+  if (path.endsWith(".gguf"))
+    return (await ggufSummary(path)).isAdapter
+      ? { adapter: await loadStoredGgufAdapter(path), format: "gguf", path }
+      : undefined;
+  if (basename(path).startsWith("adapter_model.") || basename(path) === "adapters.safetensors")
+    return findAdapter(dirname(path));
+  if (!/\.(safetensors|bin|pt)$/.test(path)) return undefined;
+  const { names } = await openWeights(path);
+  if (!names.some((name) => name.includes("lora"))) return undefined;
+  return { adapter: await loadImageAdapter(path), format: isKohya(names) ? "kohya" : "diffusers", path }; // prettier-ignore
+}
+
+/** The folder of PEFT's one adapter at `path`: itself, or its one subfolder with an adapter (PEFT names those). */
+async function peftFolder(path: string): Promise<string | undefined> {
+  if (await isFile(join(path, "adapter_config.json"))) return path;
+  if (await isFile(join(path, "config.json"))) return undefined;
+  const names = await readdir(path);
+  const inside = await Promise.all(names.map((name) => isFile(join(path, name, "adapter_config.json")))); // prettier-ignore
+  return inside.some(Boolean) ? (names.filter((_, i) => inside[i]).length === 1 ? join(path, names[inside.indexOf(true)]!) : path) : undefined; // prettier-ignore
+}
+
+async function imageFormat(folder: string): Promise<"peft" | "diffusers" | "kohya"> {
+  const files = await readdir(folder);
+  const file = files.find((name) => /\.(safetensors|bin)$/.test(name) && !name.startsWith("adapter_model.")); // prettier-ignore
+  if (file === undefined) return "peft";
+  return isKohya((await openWeights(join(folder, file))).names) ? "kohya" : "diffusers";
+}
