@@ -2,6 +2,7 @@
 import type { Node } from "../ir/node.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { add } from "./add.ts";
+import { concat } from "./concat.ts";
 import { constant, literal } from "./leaf.ts";
 import { equal } from "./equal.ts";
 import { matmul } from "./matmul.ts";
@@ -84,12 +85,34 @@ export function keysOf(grouped: Node, { keyStart, keyEnd }: Block): Node {
   return reshape(keys, { shape: [BH, keyEnd - keyStart, D] });
 }
 
-/** Attention weights of one block, (B·Hk, rep·rows, keys), and the tanh of its scores when they are capped. */
-export function blockWeights(
-  inputs: AttentionInputs,
-  block: Block,
-  attrs: AttentionAttrs,
-): { weights: Node; capped: Node | undefined } {
+/** What a block of queries makes of the keys that it sees. */
+export interface BlockWeights {
+  readonly block: Block;
+  /** Attention weights (B·Hk, rep·rows, keys). */
+  readonly weights: Node;
+  /** The tanh of the scores when they are capped. */
+  readonly capped: Node | undefined;
+}
+
+/** Attention weights of all queries, block by block. */
+export function weightsOf(inputs: AttentionInputs, attrs: AttentionAttrs): BlockWeights[] {
+  const blocks = blocksOf(inputs.q.shape[1]!, inputs.k.shape[1]!, attrs);
+  return blocks.map((block) => blockWeights(inputs, block, attrs));
+}
+
+/** Attention (B, T, H, Dv) from its weights. */
+export function attend(v: Node, blocks: readonly BlockWeights[], B: number): Node {
+  const [, , Hk, Dv] = v.shape as [number, number, number, number];
+  const values = groupHeads(v, Hk);
+  const parts = blocks.map(({ block, weights }) => {
+    const rows = block.end - block.start;
+    const shape = [B * Hk, weights.shape[1]! / rows, rows, Dv];
+    return reshape(matmul(weights, keysOf(values, block)), { shape });
+  });
+  return ungroupHeads(parts.length === 1 ? parts[0]! : concat(parts, { axis: 2 }), B);
+}
+
+function blockWeights(inputs: AttentionInputs, block: Block, attrs: AttentionAttrs): BlockWeights {
   const { q, k } = inputs;
   const [B, , H] = q.shape as [number, number, number];
   const keyHeads = k.shape[2]!;
@@ -104,7 +127,7 @@ export function blockWeights(
     const shape = mask.shape.length === 2 ? [B * keyHeads, H / keyHeads, R, K] : [B, H, R, K];
     scores = add(reshape(scores, { shape }), mask);
   }
-  return { weights: softmax(reshape(scores, { shape: raw.shape })), capped };
+  return { block, weights: softmax(reshape(scores, { shape: raw.shape })), capped };
 }
 
 /** What is added to scores: (rows, keys) by place, (B, 1, rows, keys) with segments, or undefined for nothing. */

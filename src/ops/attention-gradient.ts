@@ -3,12 +3,12 @@ import { add } from "./add.ts";
 import {
   type AttentionAttrs,
   type Block,
-  blocksOf,
-  blockWeights,
+  attend,
   groupHeads,
   keysOf,
   rowsOf,
   ungroupHeads,
+  weightsOf,
 } from "./attention-blocks.ts";
 import { concat } from "./concat.ts";
 import { defineOp, type Op } from "./define.ts";
@@ -36,7 +36,7 @@ export const attentionGradient: Op<
   decompose({ scale, causal, window, softcap, wrt, ...inputs }) {
     const attrs: AttentionAttrs = { scale, causal, window, softcap };
     const { q, k, v, dy } = inputs;
-    const [B, T, H, D] = q.shape as [number, number, number, number];
+    const [B, , H, D] = q.shape as [number, number, number, number];
     const [, S, Hk] = k.shape as [number, number, number];
     const [queries, keys, values, dOut] = [q, k, v, dy].map((x) => groupHeads(x, Hk)) as [
       Node,
@@ -44,15 +44,16 @@ export const attentionGradient: Op<
       Node,
       Node,
     ];
-    const parts = blocksOf(T, S, attrs).map((block) => {
-      const { weights, capped } = blockWeights(inputs, block, attrs);
+    const blocks = weightsOf(inputs, attrs);
+    // rowsum(dP ∘ P) = rowsum(dY ∘ P·V), which is narrower; P·V is what the forward pass gave
+    const along = (): Node =>
+      reduceSum(mul(dy, attend(v, blocks, B)), { axes: [3], keepDims: true });
+    const sums = wrt === "v" ? undefined : groupHeads(along(), Hk);
+    const parts = blocks.map(({ block, weights, capped }) => {
       const dRows = rowsOf(dOut, block);
-      if (wrt === "v") return { block, part: matmul(weights, dRows, { transA: true }) };
+      if (!sums) return { block, part: matmul(weights, dRows, { transA: true }) };
       const dWeights = matmul(dRows, keysOf(values, block), { transB: true });
-      // rowsum(dP ∘ P) = rowsum(dY ∘ P·V), which is narrower; the forward pass has P·V
-      const attended = matmul(weights, keysOf(values, block));
-      const along = reduceSum(mul(dRows, attended), { axes: [2], keepDims: true });
-      const plain = mul(weights, sub(dWeights, along));
+      const plain = mul(weights, sub(dWeights, rowsOf(sums, block)));
       const dScores = capped ? mul(plain, sub(constant(1), mul(capped, capped))) : plain;
       const product =
         wrt === "q"
@@ -71,13 +72,27 @@ export const attentionGradient: Op<
 
 /** Adds what each block gives to the keys that it sees: (B·Hk, keys, D) parts → (B·Hk, 1, S, D). */
 function sumOverKeys(parts: readonly { block: Block; part: Node }[], S: number): Node {
-  const whole = parts
-    .map(({ block, part }) =>
-      part.shape[1] === S
-        ? part
-        : pad(part, { axis: 1, before: block.keyStart, after: S - block.keyEnd }),
-    )
-    .reduce((sum, part) => add(sum, part));
+  // widened no more than the next block needs, as all that is padded is copied
+  const { part: whole } = widened(
+    parts.reduce((sum, next) => {
+      const keyStart = Math.min(sum.block.keyStart, next.block.keyStart);
+      const keyEnd = Math.max(sum.block.keyEnd, next.block.keyEnd);
+      const block = { ...next.block, keyStart, keyEnd };
+      return { block, part: add(widened(sum, block).part, widened(next, block).part) };
+    }),
+    { keyStart: 0, keyEnd: S },
+  );
   const [BH, , D] = whole.shape as [number, number, number];
   return reshape(whole, { shape: [BH, 1, S, D] });
+}
+
+/** `part` with zeros for the keys of `to` that its block does not see. */
+function widened(
+  { block, part }: { block: Block; part: Node },
+  to: Pick<Block, "keyStart" | "keyEnd">,
+): { block: Block; part: Node } {
+  const before = block.keyStart - to.keyStart;
+  const after = to.keyEnd - block.keyEnd;
+  const wide = before === 0 && after === 0 ? part : pad(part, { axis: 1, before, after });
+  return { block: { ...block, ...to }, part: wide };
 }

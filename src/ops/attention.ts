@@ -1,16 +1,6 @@
-import { concat } from "./concat.ts";
-import {
-  type AttentionAttrs,
-  blocksOf,
-  blockWeights,
-  groupHeads,
-  keysOf,
-  ungroupHeads,
-} from "./attention-blocks.ts";
+import { attend, weightsOf } from "./attention-blocks.ts";
 import { attentionGradient } from "./attention-gradient.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
-import { matmul } from "./matmul.ts";
-import { reshape } from "./reshape.ts";
 
 /**
  * softmax(scale · q·kᵀ + mask) · v.  q: (B, T, H, D), k: (B, S, Hk, D), v: (B, S, Hk, Dv) → (B, T, H, Dv); each key
@@ -45,17 +35,8 @@ export const attention: Op<
     return { shape: [B!, T!, H!, v.shape[3]!], dtype: q.dtype };
   },
   decompose({ scale, causal, window, softcap, ...inputs }) {
-    const attrs: AttentionAttrs = { scale, causal, window, softcap };
-    const { q, v } = inputs;
-    const [B, T, H] = q.shape as [number, number, number];
-    const [, S, Hk, Dv] = v.shape as [number, number, number, number];
-    const values = groupHeads(v, Hk);
-    const parts = blocksOf(T, S, attrs).map((block) => {
-      const { weights } = blockWeights(inputs, block, attrs);
-      const rows = block.end - block.start;
-      return reshape(matmul(weights, keysOf(values, block)), { shape: [B * Hk, H / Hk, rows, Dv] });
-    });
-    return ungroupHeads(parts.length === 1 ? parts[0]! : concat(parts, { axis: 2 }), B);
+    const blocks = weightsOf(inputs, { scale, causal, window, softcap });
+    return attend(inputs.v, blocks, inputs.q.shape[0]!);
   },
   gradient({ scale, causal, window, softcap, dy, q, k, v, segmentsQ, segmentsK }) {
     const attrs = { scale, causal, window, softcap };

@@ -2,6 +2,7 @@ import type { Node } from "../ir/node.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
 import { multiplyMatrices } from "./matmul-loop.ts";
+import { emitBatched } from "./matmul-onnx.ts";
 
 /**
  * Matrix product over the last two axes: a (…, M, K) · b (…, K, N) → (…, M, N). `transA`, `transB` read the
@@ -50,6 +51,10 @@ export const matmul: Op<["a", "b"], object, { transA: boolean; transB: boolean }
       { shapes: { a: [2, 3], b: [4, 3] }, attrs: { transB: true } },
       { shapes: { a: [3, 2], b: [3, 4] }, attrs: { transA: true } },
       { shapes: { a: [2, 3, 2], b: [2, 4, 3] }, attrs: { transA: true, transB: true } },
+      // an odd number of products, large enough to be halved
+      { shapes: { a: [3, 96, 88], b: [3, 88, 96] } },
+      { shapes: { a: [3, 96, 88], b: [3, 96, 88] }, attrs: { transB: true } },
+      { shapes: { a: [1, 3, 96, 88], b: [1, 3, 96, 88] }, attrs: { transA: true } },
       {
         shapes: { a: [2, 2], b: [2, 2] },
         known: { inputs: { a: [1, 2, 3, 4], b: [5, 6, 7, 8] }, output: [19, 22, 43, 50] },
@@ -58,11 +63,8 @@ export const matmul: Op<["a", "b"], object, { transA: boolean; transB: boolean }
     onnx(emit, { a, b, transA, transB, node }) {
       if (node.shape.length === 2)
         return emit.node("Gemm", [a, b], { transA: Number(transA), transB: Number(transB) });
-      if (emit.profile === "cpu" && (transA || transB))
-        return emit.node("com.microsoft.FusedMatMul", [a, b], {
-          transA: Number(transA),
-          transB: Number(transB),
-        });
+      if (emit.profile === "cpu")
+        return emitBatched(emit, { a, b, alpha: 1, transA, transB, node });
       const rank = node.shape.length;
       const perm = [...Array.from({ length: rank - 2 }, (_, i) => i), rank - 1, rank - 2];
       const flip = (value: string, isFlipped: boolean): string =>

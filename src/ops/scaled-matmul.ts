@@ -1,6 +1,7 @@
 import { defineOp, type Op } from "./define.ts";
 import { constant } from "./leaf.ts";
 import { matmul } from "./matmul.ts";
+import { emitBatched } from "./matmul-onnx.ts";
 import { mul } from "./mul.ts";
 
 /** alpha · a·b over the last two axes, as `matmul`: engines scale inside the product. */
@@ -12,10 +13,14 @@ export const scaledMatmul: Op<["a", "b"], { alpha: number }, { transA: boolean; 
     decompose: ({ a, b, alpha, transA, transB }) =>
       mul(matmul(a, b, { transA, transB }), constant(alpha)),
     onnx(emit, { a, b, alpha, transA, transB, node }) {
-      const attrs = { alpha, transA: Number(transA), transB: Number(transB) };
-      if (node.shape.length === 2) return emit.node("Gemm", [a, b], attrs);
+      if (node.shape.length === 2)
+        return emit.node("Gemm", [a, b], {
+          alpha,
+          transA: Number(transA),
+          transB: Number(transB),
+        });
       return emit.profile === "cpu"
-        ? emit.node("com.microsoft.FusedMatMul", [a, b], attrs)
+        ? emitBatched(emit, { a, b, alpha, transA, transB, node })
         : undefined;
     },
     cases: [

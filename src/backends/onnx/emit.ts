@@ -9,6 +9,7 @@ import { Emitter } from "./emitter.ts";
 import { leavesLast } from "./order.ts";
 import { encodeModel, type OnnxExternalData, type OnnxValueInfo } from "./proto.ts";
 import type { ProgramSpec } from "./protocol.ts";
+import { joinViews } from "./views.ts";
 
 const OPSETS = { "": 21, "com.microsoft": 1 };
 
@@ -40,7 +41,7 @@ export function emitGraph(
   const model = encodeModel({
     name: "lorikeet",
     opsets: OPSETS,
-    nodes: leavesLast(emitter.nodes, late),
+    nodes: leavesLast(joinViews(emitter.nodes, new Set(values)), late),
     initializers: emitter.initializers,
     inputs,
     outputs: roots.map(({ dtype, shape }, i) => ({ name: values[i]!, dtype, shape })),
