@@ -1,11 +1,11 @@
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { adapterFromDiffusers } from "../src/adapter/formats/diffusers.ts";
 import { createPipeline, type ImagePipeline, loadPipeline } from "../src/api/image-pipeline.ts";
 import { captionFeeds, type ImageSession, openImageSession } from "../src/api/image-session.ts";
-import { imagine, type ImagineOptions } from "../src/api/imagine.ts";
+import { imagine, type ImagineOptions, type MadeImage } from "../src/api/imagine.ts";
 import { serializeSafetensors } from "../src/formats/safetensors-write.ts";
 import { toOriginalUnetName, unetLayout } from "../src/formats/stable-diffusion/unet-names.ts";
 import { toOriginalVaeName } from "../src/formats/stable-diffusion/vae-names.ts";
@@ -33,16 +33,18 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-/** Makes the fixture's image and compares it with diffusers': latents to 1e-4 of the largest, pixels to 1 of 255. */
-async function checkImage(pipeline: ImagePipeline): Promise<void> {
-  const image = await imagine(pipeline, run);
-  const want = expected.get("final_latents")!;
-  const largest = Math.max(...toFloat64(want).map(Math.abs));
-  expect(farthest(image.latents, want) / largest).toBeLessThan(1e-4);
-  const pixels = expected.get("image")!;
+/** Compares with diffusers' image: latents to 1e-4 of the largest, pixels to 1 of 255. */
+function closeTo(image: MadeImage, latents: Tensor, pixels: Tensor): void {
+  const largest = Math.max(...toFloat64(latents).map(Math.abs));
+  expect(farthest(image.latents, latents) / largest).toBeLessThan(1e-4);
   expect([image.height, image.width, 3]).toEqual(pixels.shape);
   const worst = Math.max(...image.rgb.map((x, i) => Math.abs(x - Number(pixels.data[i]))));
   expect(worst).toBeLessThanOrEqual(1);
+}
+
+async function checkImage(pipeline: ImagePipeline): Promise<void> {
+  const image = await imagine(pipeline, run);
+  closeTo(image, expected.get("final_latents")!, expected.get("image")!);
 }
 
 it("a diffusers folder makes diffusers' image", async () => {
@@ -89,6 +91,29 @@ it("so does one file in the original layout, with vocab.json and merges.txt alon
   );
   await checkImage(opened);
   expect(JSON.parse(await readFile(join(sd1, "unet/config.json"), "utf8"))).toEqual(configs.unet);
+});
+
+it("SDXL with two text encoders makes diffusers' images, with and without a negative prompt", async () => {
+  const xl = join(folder, "xl");
+  await cp(join(diffusionFolder, "sdxl-pipeline"), xl, { recursive: true });
+  await cp(join(diffusionFolder, "sdxl/unet"), join(xl, "unet"), { recursive: true });
+  await cp(join(sd1, "vae"), join(xl, "vae"), { recursive: true });
+  const pipeline = await loadPipeline(xl, { threads: 1 });
+  const images = await readTensors("sdxl-pipeline/expected.safetensors");
+  const { negativePrompt: _, ...bare } = { ...run, steps: 4, guidance: 3 };
+  const options = { ...bare, sampler: "euler" as const, latents: images.get("latents")! };
+  const session = await openImageSession(pipeline);
+  try {
+    for (const [key, given] of [
+      ["zeros", {}],
+      ["blurry", { negativePrompt: "blurry" }],
+    ] as const) {
+      const image = await imagine(pipeline, { ...options, ...given }, session);
+      closeTo(image, images.get(`${key}.final_latents`)!, images.get(`${key}.image`)!);
+    }
+  } finally {
+    await session.dispose();
+  }
 });
 
 describe("adapters", () => {

@@ -4,7 +4,7 @@ import type { PredictionType } from "../diffusion/scheduler-config.ts";
 import { LorikeetError } from "../errors.ts";
 import { vaeFactor } from "../models/autoencoder-kl.ts";
 import { Random } from "../tensor/random.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
 import { type ImageSession, openImageSession, timeIds } from "./image-session.ts";
 
@@ -80,7 +80,7 @@ async function make(
   session: ImageSession,
   options: ImagineOptions,
 ): Promise<MadeImage> {
-  const { configs, scheduler } = pipeline.checkpoint;
+  const { configs, scheduler, zeroesNegative } = pipeline.checkpoint;
   const settings = settingsOf(pipeline, options);
   const { steps, guidance, seed, eta, width, height } = settings;
   const { predictionType = scheduler.predictionType } = options;
@@ -92,7 +92,10 @@ async function make(
     ...sizes,
   });
   const condition = await conditionOf(settings.prompt);
-  const negative = isGuided ? await conditionOf(settings.negativePrompt) : undefined;
+  const isZero = zeroesNegative && options.negativePrompt === undefined;
+  const negative = isZero
+    ? { ...condition, ...zerosLike(condition, ["encoder_hidden_states", "text_embeds"]) }
+    : await conditionOf(settings.negativePrompt);
   const factor = vaeFactor(configs.vae);
   const [h, w] = [height / factor, width / factor];
   const length = condition["encoder_hidden_states"]!.shape[1]!;
@@ -107,7 +110,7 @@ async function make(
     sampler,
     start: options.latents ?? startNoise(seed, [1, channels, h, w]),
     condition,
-    negative,
+    negative: isGuided ? negative : undefined,
     guidance,
     random: new Random(seed).fork("steps"),
     ...(options.onStep && { onStep: options.onStep }),
@@ -130,6 +133,17 @@ function settingsOf(
   const used = adapters.map(({ name: called = "", weight = 1 }) => ({ name: called, weight }));
   const numbers = { steps, guidance, seed, eta, width, height };
   return { prompt, negativePrompt, sampler, ...numbers, model: name, adapters: used };
+}
+
+function zerosLike(
+  feeds: Readonly<Record<string, Tensor>>,
+  names: readonly string[],
+): Record<string, Tensor> {
+  return Object.fromEntries(
+    names
+      .filter((name) => feeds[name])
+      .map((name) => [name, tensor(feeds[name]!.dtype, feeds[name]!.shape)]),
+  );
 }
 
 function samplerOf(name: string = SAMPLERS[0]): SamplerName {

@@ -28,6 +28,8 @@ export interface PipelineCheckpoint {
   /** One for each text encoder. */
   readonly tokenizers: readonly CaptionTokenizer[];
   readonly scheduler: SchedulerConfig;
+  /** Without a negative prompt the condition is zeros in place of an empty text's: SDXL's base model was trained so. */
+  readonly zeroesNegative: boolean;
   /** `scheduler_config.json` as it stands. */
   readonly schedulerJson: Readonly<Record<string, unknown>>;
 }
@@ -74,6 +76,7 @@ async function openFolder(folder: string): Promise<PipelineCheckpoint> {
       `Expected ${folder} to be a Stable Diffusion model in diffusers layout; it lacks ${missing.join(", ")}`,
       { hint: HINT },
     );
+  const index = await readJson(join(folder, "model_index.json"));
   const tokenizers = await Promise.all(
     texts.map((text) =>
       openCaptionTokenizer(
@@ -94,6 +97,7 @@ async function openFolder(folder: string): Promise<PipelineCheckpoint> {
     tokenizers,
     scheduler: schedulerConfig(scheduler!),
     schedulerJson: scheduler!,
+    zeroesNegative: texts.length > 1 && index?.["force_zeros_for_empty_prompt"] !== false,
   };
 }
 

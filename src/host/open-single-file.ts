@@ -59,6 +59,7 @@ export async function openSingleFile(
     tokenizers,
     scheduler: schedulerConfig(schedulerJson),
     schedulerJson,
+    zeroesNegative: model === "sdxl",
   };
 }
 
