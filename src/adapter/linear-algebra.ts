@@ -1,5 +1,5 @@
 /** @file Decompositions of matrices, by ml-matrix: all in float64, row-major. */
-import { EigenvalueDecomposition, Matrix, QrDecomposition } from "ml-matrix";
+import { EigenvalueDecomposition, inverse as invert, Matrix, QrDecomposition } from "ml-matrix";
 import { multiplyMatrices } from "../ops/matmul-loop.ts";
 
 /** A matrix in float64, row-major. */
@@ -82,6 +82,11 @@ export function topEigen(matrix: Dense, count: number): { values: Float64Array; 
     values: Float64Array.from(kept, (i) => realEigenvalues[i]!),
     vectors: { rows: matrix.rows, columns: kept.length, data },
   };
+}
+
+/** The inverse of a square matrix. */
+export function inverse(matrix: Dense): Dense {
+  return dense(invert(matrixOf(matrix)));
 }
 
 /** Each column times its factor. */

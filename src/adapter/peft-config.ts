@@ -126,7 +126,7 @@ export function toPeftConfig(config: LoraConfig, original: AdapterJson = {}): Ad
     use_rslora: config.useRslora,
     use_dora: config.useDora,
     ensure_weight_tying: config.ensureWeightTying,
-    ...initJson(config),
+    ...initJson(config, original),
     ...nullable({
       target_modules: config.targetModules,
       exclude_modules: config.excludeModules,
@@ -146,10 +146,10 @@ function nullable(fields: AdapterJson): AdapterJson {
   return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, value ?? null]));
 }
 
-function initJson({ init, eva, loftqIterations }: LoraConfig): AdapterJson {
+function initJson({ init, eva, loftqIterations }: LoraConfig, original: AdapterJson): AdapterJson {
   return {
     init_lora_weights: init === "kaiming-normal" ? true : init,
-    ...(init === "eva" && { eva_config: evaJson(eva ?? EVA_DEFAULTS) }),
+    ...(init === "eva" && { eva_config: original["eva_config"] ?? evaJson(eva ?? EVA_DEFAULTS) }),
     ...(init === "loftq" && { loftq_config: { loftq_bits: 4, loftq_iter: loftqIterations ?? 1 } }),
   };
 }

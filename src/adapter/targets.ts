@@ -36,10 +36,17 @@ export function resolveTargets(
   return new Map([...sites, ...parameters]);
 }
 
+/** Rank and alpha of `module` under `config`. */
+export function strengthOf(config: LoraConfig, module: string): { rank: number; alpha: number } {
+  return {
+    rank: patternValue(config.rankPattern, module) ?? config.r,
+    alpha: patternValue(config.alphaPattern, module) ?? config.alpha,
+  };
+}
+
 /** Rank, scale and options of `module` under `config`. */
 export function siteOf(config: LoraConfig, module: string): LoraSite {
-  const rank = patternValue(config.rankPattern, module) ?? config.r;
-  const alpha = patternValue(config.alphaPattern, module) ?? config.alpha;
+  const { rank, alpha } = strengthOf(config, module);
   return {
     module,
     rank,

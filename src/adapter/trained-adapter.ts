@@ -24,5 +24,7 @@ export async function trainedAdapter(
     tensors.set(key, isTrained ? await trained.read(name) : value);
   }
   for (const [key, value] of tiedCopies(start.config, tensors, base)) tensors.set(key, value);
-  return { ...start, tensors };
+  // in one order, whether it was made or read from a file
+  const sorted = [...tensors].sort(([a], [b]) => (a < b ? -1 : 1));
+  return { ...start, tensors: new Map(sorted) };
 }

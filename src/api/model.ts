@@ -1,5 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
-import { attach, type Attachment, keyOf, noAttachment } from "../adapter/attach.ts";
+import { type AdapterBase, adapterBase } from "../adapter/adapter-base.ts";
+import { attach, type Attachment, noAttachment, parametersOf } from "../adapter/attach.ts";
 import { changedBase } from "../adapter/changed-base.ts";
 import type { FamilyTargets } from "../adapter/targets.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
@@ -10,7 +11,7 @@ import type { Checkpoint } from "../host/open-checkpoint.ts";
 import type { Node } from "../ir/node.ts";
 import { loraTargets } from "../models/lora-targets.ts";
 import { causalLM } from "../models/registry.ts";
-import { type LoraCandidate, loraCandidates } from "../passes/lora.ts";
+import type { LoraCandidate } from "../passes/lora.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { trainingGraph, type TrainPlan } from "../train/plan.ts";
@@ -35,6 +36,10 @@ export interface Model {
   readonly family: FamilyTargets;
   /** What a graph of this model is built from. */
   readonly plan: TrainPlan;
+  /** The base as adapters see it. */
+  readonly base: AdapterBase;
+  /** The frozen weights that the adapter stands on: the base's, unless its initialisation changed them. */
+  readonly weights: WeightSource;
   /** The same base with `adapter` in place of its own. @throws LorikeetError `adapter-mismatch` */
   withAdapter(adapter: Adapter): Model;
   /** Logits, f32 [batch, longest row, vocabulary], of rows of token ids; positions past a row's end are padding. */
@@ -55,23 +60,23 @@ export interface Model {
 
 /** The model of an opened checkpoint. @throws LorikeetError `unsupported-architecture`, `missing-weight`, `weight-shape` */
 export function createModel(checkpoint: Checkpoint, device: DeviceOptions = {}): Model {
-  const layers = layersOf(checkpoint);
-  return makeModel(checkpoint, { device, layers, tokenizer: once(() => tokenizerOf(checkpoint)) });
+  const base = baseOf(checkpoint);
+  return makeModel(checkpoint, { device, base, tokenizer: once(() => tokenizerOf(checkpoint)) });
 }
 
 interface Shared {
   readonly device: DeviceOptions;
-  readonly layers: readonly LoraCandidate[];
+  readonly base: AdapterBase;
   readonly tokenizer: () => Tokenizer;
 }
 
 function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): Model {
-  const family = loraTargets(String(checkpoint.config["model_type"]));
-  const attachment = adapter ? attach(adapter, shared.layers, family) : noAttachment;
+  const { layers, family } = shared.base;
+  const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
   const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
   if (adapter) checkAdapter(plan, attachment, adapter);
   const weights = adapter
-    ? changedBase(checkpoint.weights, adapter, { layers: shared.layers, sites: attachment.sites })
+    ? changedBase(checkpoint.weights, adapter, { layers, sites: attachment.sites })
     : checkpoint.weights;
   const open = (): Promise<Engine> => engineWith(weights, shared.device, attachment);
   const own = once(open);
@@ -84,9 +89,7 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
     checkpoint,
     device: shared.device,
     adapter,
-    layers: shared.layers,
-    family,
-    plan,
+    ...{ layers, family, plan, base: shared.base, weights },
     get tokenizer() {
       return shared.tokenizer();
     },
@@ -96,8 +99,13 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
     },
     withAdapter: (next) => makeModel(checkpoint, shared, next),
     logits: async (rows) => logitsOf(await engine(), plan, rows),
-    lossAndGradients: async ({ inputIds, labels }) =>
-      gradientsOf(await engine(), plan, inputIds, labels ?? inputIds),
+    async lossAndGradients({ inputIds, labels }) {
+      const found = await gradientsOf(await engine(), plan, inputIds, labels ?? inputIds);
+      const names = adapter ? parametersOf(adapter, layers, family) : new Map<string, string>();
+      const keys = new Map([...names].map(([key, name]) => [name, key]));
+      const byKey = [...found.gradients].map(([name, value]) => [keys.get(name)!, value] as const);
+      return { loss: found.loss, gradients: new Map(byKey) };
+    },
     openEngine: open,
     async dispose() {
       if (isOpen) await (await own()).dispose();
@@ -130,17 +138,17 @@ async function gradientsOf(
   const { loss } = await program.run(feeds);
   const gradients = new Map<string, Tensor>();
   for (const name of Object.keys(graph.gradients))
-    gradients.set(keyOf(name), await engine.get(`${name}.grad`));
+    gradients.set(name, await engine.get(`${name}.grad`));
   await engine.clearGradients();
   await program.dispose();
   return { loss: Number(loss!.data[0]), gradients };
 }
 
-function layersOf({ name, config, weights }: Checkpoint): LoraCandidate[] {
+function baseOf({ name, config, weights }: Checkpoint): AdapterBase {
   const model = causalLM(config, { batch: 1, length: 1 });
   const logits: Node = model.head(model.hidden);
   checkWeights(weights, [logits], name);
-  return loraCandidates([logits]);
+  return adapterBase([logits], loraTargets(String(config["model_type"])), weights);
 }
 
 function tokenizerOf({

@@ -1,5 +1,10 @@
 import { type Adapter, peftKey } from "../adapter/adapter.ts";
 import type { Engine } from "../backends/backend.ts";
+import type { AdapterBase } from "../adapter/adapter-base.ts";
+import { completeConfig } from "../adapter/complete-config.ts";
+import { changesBase } from "../adapter/init/initial-part.ts";
+import { initialAdapter } from "../adapter/initial-adapter.ts";
+import type { LoraConfig } from "../adapter/lora-config.ts";
 import { rankWarnings, resolveTargets } from "../adapter/targets.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
@@ -22,6 +27,7 @@ import type { ImagePipeline } from "./image-pipeline.ts";
 import { openImageSession } from "./image-session.ts";
 import { openImageData, trainingFiles } from "./image-training-data.ts";
 import { reportOf } from "./record.ts";
+import type { RunStore } from "./run-store.ts";
 import { samplePainter } from "./sample-images.ts";
 import { trainRun, type TrainRun } from "./train.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
@@ -72,7 +78,7 @@ function withScheduler(pipeline: ImagePipeline, config: TrainConfig): ImagePipel
 function imageKind(pipeline: ImagePipeline): TrainKind {
   return {
     storage,
-    open: (run) => openImageTask(pipeline, run),
+    open: (run, store) => openImageTask(pipeline, run, store),
     async review({ config }, adapter) {
       const files = await readImageFolders(config.data, config.instance_prompt);
       const urls = files.slice(0, SHOWN).map(({ path }) => thumbnailUrl(path, 192).catch(() => ""));
@@ -91,11 +97,23 @@ const storage: AdapterStorage = {
   load: (folder) => loadImageAdapter(folder),
 };
 
-async function openImageTask(pipeline: ImagePipeline, run: ResolvedRun): Promise<TrainTask> {
+async function openImageTask(
+  pipeline: ImagePipeline,
+  run: ResolvedRun,
+  store: RunStore,
+): Promise<TrainTask> {
   const { config } = run;
   const { weights, configs } = pipeline.checkpoint;
   const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
-  const plan: ImagePlan = { configs, sites: sitesOf(pipeline, run), checkpointing };
+  checkImageLora(run.lora);
+  const base = adapterBaseOf(pipeline, config);
+  const lora = { ...run.lora, targetModules: targetsOf(run) };
+  const start =
+    resumedAt(store, completeConfig(lora, base)) ??
+    startOf(pipeline) ??
+    (await initialAdapter(lora, base, { seed: config.seed }));
+  const sites = resolveTargets(lora, base.layers, base.family);
+  const plan: ImagePlan = { configs, sites, checkpointing };
   const lean: ImagePlan = { ...plan, checkpointing: true };
   const files = await trainingFiles(pipeline, run); // errors in captions come before any work
   const { engine, warnings } = await openTaskEngine(weights, config);
@@ -105,10 +123,9 @@ async function openImageTask(pipeline: ImagePipeline, run: ResolvedRun): Promise
     const data = await openImageData(session, { pipeline: trained, config, files, trainsText: trainsText(plan) }); // prettier-ignore
     const after = samplePainter(trained, session, run);
     return {
-      ...{ engine, data, weights, unit: "images", sites: plan.sites, layers: pipeline.layers },
+      ...{ engine, data, unit: "images", start, base },
       warnings: [...data.warnings, ...rankWarnings(plan.sites, pipeline.layers), ...warnings],
       parameters: imageParameters(plan),
-      adapter: startOf(pipeline),
       graphFor: (batch) => imageTrainingGraph(plan, denoiseShape(batch)),
       ...(config.checkpointing === "auto" && {
         leanGraphFor: (batch: Batch) => imageTrainingGraph(lean, denoiseShape(batch)),
@@ -122,18 +139,43 @@ async function openImageTask(pipeline: ImagePipeline, run: ResolvedRun): Promise
   }
 }
 
-/**
- * The layers that train: of the UNet, and with `train_text_encoder` attention of the text encoders.
- * @throws LorikeetError `lora-targets`
- */
-function sitesOf(pipeline: ImagePipeline, { config, lora }: ResolvedRun): Map<string, LoraSite> {
+/** The adapter of the checkpoint that the run continues; files of image adapters hold less than `config`. */
+function resumedAt({ resumed }: RunStore, config: LoraConfig): Adapter | undefined {
+  return resumed && { config, tensors: resumed.adapter.tensors };
+}
+
+/** The layers that may train: of the UNet, and with `train_text_encoder` of the text encoders. */
+function adapterBaseOf({ layers, checkpoint }: ImagePipeline, config: TrainConfig): AdapterBase {
+  return {
+    layers: layers.filter(({ module }) => config.train_text_encoder || module.startsWith("unet.")),
+    // no layer of the UNet is a head that "all-linear" would leave out
+    family: { defaults: IMAGE_TARGETS, head: "lm_head" },
+    uses: new Map(),
+    weights: checkpoint.weights,
+  };
+}
+
+/** @throws LorikeetError `lora-config` for what image models are not trained with */
+function checkImageLora({ init, bias, trainableTokenIndices }: LoraConfig): void {
+  const faults = [
+    changesBase(init) || init === "eva" ? `init_lora_weights ${String(init)}` : "",
+    bias === "none" ? "" : `bias ${bias}`,
+    trainableTokenIndices === undefined ? "" : "trainable_token_indices",
+  ].filter((fault) => fault !== "");
+  if (faults.length > 0)
+    throw new LorikeetError(
+      "lora-config",
+      `Expected A and B on the untouched base with task text-to-image, got ${faults.join(", ")}`,
+      { hint: "Leave these settings out." },
+    );
+}
+
+/** What `lora` targets; with `train_text_encoder` attention of the text encoders too. */
+function targetsOf({ config, lora }: ResolvedRun): LoraConfig["targetModules"] {
   const { targetModules: targets } = lora;
-  const trainsText = config.train_text_encoder;
-  const layers = pipeline.layers.filter(({ module }) => trainsText || module.startsWith("unet."));
-  const wanted = trainsText && Array.isArray(targets) ? [...targets, ...TEXT_TARGETS] : targets;
-  // no layer of the UNet is a head that "all-linear" would leave out
-  const family = { defaults: IMAGE_TARGETS, head: "lm_head" };
-  return resolveTargets({ ...lora, targetModules: wanted }, layers, family);
+  return config.train_text_encoder && Array.isArray(targets)
+    ? [...(targets as readonly string[]), ...TEXT_TARGETS]
+    : targets;
 }
 
 /** `pipeline` as it is on `engine`, with the adapter that is being trained there. */

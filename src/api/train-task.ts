@@ -1,9 +1,7 @@
 import type { Adapter } from "../adapter/adapter.ts";
-import { peftKey } from "../adapter/adapter.ts";
-import { keyOf, parameterOf } from "../adapter/attach.ts";
-import { initialTensor } from "../adapter/init.ts";
-import { initialPart } from "../adapter/init/initial-part.ts";
-import type { LoraConfig } from "../adapter/lora-config.ts";
+import type { AdapterBase } from "../adapter/adapter-base.ts";
+import { parametersOf } from "../adapter/attach.ts";
+import { trainedAdapter } from "../adapter/trained-adapter.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import type { RunReport } from "../host/run-files/report.ts";
@@ -11,7 +9,6 @@ import type { AdapterStorage } from "../host/run-store.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import type { Graph } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
-import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { SampleEvent, TrainEvent } from "../train/events.ts";
@@ -37,13 +34,12 @@ export interface TrainTask {
   readonly engine: Engine;
   readonly data: TaskData;
   readonly warnings: readonly DataWarning[];
-  /** Everything that trains, and the layers and weights that it belongs to. */
+  /** Everything that trains. */
   readonly parameters: readonly Node[];
-  readonly sites: ReadonlyMap<string, LoraSite>;
-  readonly layers: readonly LoraCandidate[];
-  readonly weights: WeightSource;
-  /** The adapter that training begins with, where it is not a fresh one. */
-  readonly adapter: Adapter | undefined;
+  /** What it begins with: a fresh adapter, the model's, or that of the checkpoint which the run continues. */
+  readonly start: Adapter;
+  /** The layers that it is for. */
+  readonly base: Pick<AdapterBase, "layers" | "family">;
   readonly graphFor: TrainSetup["graphFor"];
   readonly leanGraphFor?: TrainSetup["leanGraphFor"];
   readonly evaluationGraphFor: (batch: Batch) => Graph;
@@ -111,9 +107,9 @@ async function* taskEvents(
   store: RunStore,
   finish: (adapter: Adapter) => void,
 ): AsyncGenerator<TrainEvent, void, undefined> {
-  const { engine, data, parameters } = task;
+  const { engine, data } = task;
   for (const warning of task.warnings) yield { type: "warning", ...warning };
-  await setParameters(task, run, store);
+  await setParameters(task, store);
   const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
   const evaluate = evaluator && evaluation(evaluator, data);
   if (task.after && store.state.step === 0) yield* task.after(undefined);
@@ -122,44 +118,18 @@ async function* taskEvents(
     if (task.after) yield* task.after(event);
   }
   await evaluator?.dispose();
-  finish(await store.finish(() => adapterOf(engine, parameters, run.lora)));
+  finish(await store.finish(() => adapterOf(task)));
 }
 
-/** Gives every trainable parameter its first value: of the resumed run, the model's adapter, the base, or LoRA's init. */
-async function setParameters(task: TrainTask, run: ResolvedRun, store: RunStore): Promise<void> {
-  const { engine, weights } = task;
-  const { lora, config } = run;
-  const start = store.resumed?.adapter ?? task.adapter;
-  const given = new Map(
-    [...(start?.tensors ?? [])].map(([key, value]) => [parameterOf(key), value]),
-  );
-  const norms = start ? new Map<string, Tensor>() : await doraStart(task, run);
-  const fresh = (name: string, shape: readonly number[]): Promise<Tensor> | Tensor =>
-    weights.names.includes(name)
-      ? weights.read(name)
-      : initialTensor(lora, name, shape, config.seed);
-  for (const { name, shape } of task.parameters) {
-    const value = given.get(name!) ?? norms.get(name!) ?? (await fresh(name!, shape));
-    await engine.set(name!, convert(value, "f32"));
-  }
+/** Gives every trainable parameter its first value, and the optimizer the moments of a resumed run. */
+async function setParameters(
+  { engine, parameters, start, base }: TrainTask,
+  store: RunStore,
+): Promise<void> {
+  const trained = new Set(parameters.map(({ name }) => name!));
+  for (const [key, name] of parametersOf(start, base.layers, base.family))
+    if (trained.has(name)) await engine.set(name, convert(start.tensors.get(key)!, "f32"));
   for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
-}
-
-/** First values of the layers that DoRA adapts, by parameter: their magnitudes are norms of the base's weights. */
-async function doraStart(
-  { layers, weights, sites }: TrainTask,
-  { lora, config }: ResolvedRun,
-): Promise<Map<string, Tensor>> {
-  const values = new Map<string, Tensor>();
-  for (const candidate of layers) {
-    const site = sites.get(candidate.module);
-    if (!site?.useDora) continue;
-    const weight = await weights.read(candidate.weight);
-    const nameOf = (part: string): string => peftKey(candidate.module, part);
-    const { tensors } = initialPart(lora, { candidate, site, weight, seed: config.seed, nameOf });
-    for (const [part, value] of Object.entries(tensors)) values.set(nameOf(part), value);
-  }
-  return values;
 }
 
 function evaluation(
@@ -175,12 +145,13 @@ function evaluation(
 }
 
 function setupOf(
-  { engine, data, graphFor, leanGraphFor, parameters, unit }: TrainTask,
+  task: TrainTask,
   run: ResolvedRun,
   store: RunStore,
   evaluate: (() => Promise<number>) | undefined,
 ): TrainSetup {
   const { config } = run;
+  const { engine, data, graphFor, leanGraphFor, parameters, unit } = task;
   const { stepsPerEpoch, totalSteps } = data;
   return {
     engine,
@@ -209,7 +180,7 @@ function setupOf(
     saveSteps: config.save_steps ?? stepsPerEpoch,
     save: async (state, reason) =>
       store.save(state, reason, {
-        adapter: await adapterOf(engine, parameters, run.lora),
+        adapter: await adapterOf(task),
         optimizer:
           reason === "best" ? new Map<string, Tensor>() : await momentsOf(engine, parameters),
       }),
@@ -219,15 +190,10 @@ function setupOf(
   };
 }
 
-async function adapterOf(
-  engine: Engine,
-  parameters: readonly Node[],
-  config: LoraConfig,
-): Promise<Adapter> {
-  const tensors = new Map<string, Tensor>();
-  for (const { name } of parameters)
-    tensors.set(keyOf(name!), convert(await engine.get(name!), "f32"));
-  return { config, tensors };
+async function adapterOf({ engine, parameters, start, base }: TrainTask): Promise<Adapter> {
+  const names = new Set(parameters.map(({ name }) => name!));
+  const read = async (name: string): Promise<Tensor> => convert(await engine.get(name), "f32");
+  return trainedAdapter(start, base, { names, read });
 }
 
 async function momentsOf(

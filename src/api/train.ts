@@ -1,5 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
-import { matchesModule, rankWarnings, resolveTargets } from "../adapter/targets.ts";
+import { initialAdapter } from "../adapter/initial-adapter.ts";
+import { rankWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
 import type { TrainEvent } from "../train/events.ts";
@@ -13,6 +14,7 @@ import {
 import { checkMemory, estimateMemory } from "./memory-estimate.ts";
 import type { Model } from "./model.ts";
 import { compareAnswers, reportOf } from "./record.ts";
+import type { RunStore } from "./run-store.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
 import { openTaskEngine, runEvents, type TrainKind, type TrainTask } from "./train-task.ts";
 import { openTrainingData, type TrainingData } from "./training-data.ts";
@@ -61,7 +63,7 @@ export function trainRun<M>(
 function textKind(model: Model): TrainKind {
   return {
     storage: { save: saveAdapter, load: loadAdapterFolder },
-    open: (run) => openTextTask(model, run),
+    open: (run, store) => openTextTask(model, run, store),
     async review({ config }, adapter) {
       const prompts = config.sample_prompts;
       const answers = await compareAnswers(model, model.withAdapter(adapter), prompts);
@@ -71,12 +73,16 @@ function textKind(model: Model): TrainKind {
   };
 }
 
-async function openTextTask(model: Model, run: ResolvedRun): Promise<TrainTask> {
-  const data = await openTrainingData(model, run.config);
-  const plan = planOf(model, run);
-  const { weights } = model.checkpoint;
+async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Promise<TrainTask> {
+  const { config } = run;
+  const data = await openTrainingData(model, config);
+  const known = store.resumed?.adapter ?? model.adapter;
+  const start = known ?? (await freshAdapter(model, run, data));
+  const adapted = model.withAdapter(start);
+  const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
+  const plan: TrainPlan = { ...adapted.plan, checkpointing };
   const ranks = rankWarnings(plan.sites, model.layers);
-  const { engine, warnings } = await openTaskEngine(weights, run.config);
+  const { engine, warnings } = await openTaskEngine(adapted.weights, config);
   try {
     if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(model, run, plan, data));
   } catch (error) {
@@ -85,18 +91,24 @@ async function openTextTask(model: Model, run: ResolvedRun): Promise<TrainTask> 
   }
   const lean: TrainPlan = { ...plan, checkpointing: true };
   return {
-    ...{ engine, data, weights },
+    ...{ engine, data, start, base: model.base },
     warnings: [...data.warnings, ...ranks, ...warnings],
     parameters: trainableParameters(plan),
-    sites: plan.sites,
-    layers: model.layers,
-    adapter: model.adapter,
     graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
-    ...(run.config.checkpointing === "auto" && {
+    ...(config.checkpointing === "auto" && {
       leanGraphFor: (batch) => trainingGraph(lean, stepShape(batch)),
     }),
     evaluationGraphFor: (batch) => evaluationGraph(plan, stepShape(batch)),
   };
+}
+
+/** What a run without an adapter begins with. EVA reads the data first. */
+async function freshAdapter(
+  { base }: Model,
+  { lora, config }: ResolvedRun,
+  _data: TrainingData,
+): Promise<Adapter> {
+  return initialAdapter(lora, base, { seed: config.seed });
 }
 
 /** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */
@@ -115,14 +127,4 @@ function memoryWarnings(
   const estimate = estimateMemory(plan, weights, shape);
   const tight = checkMemory(estimate, process.availableMemory(), shape);
   return tight ? [tight] : [];
-}
-
-function planOf(model: Model, { config, lora }: ResolvedRun): TrainPlan {
-  const saved = lora.modulesToSave ?? [];
-  return {
-    config: model.checkpoint.config,
-    sites: resolveTargets(lora, model.layers, model.family),
-    trainsWeight: (name) => matchesModule(saved, name.replace(/\.(weight|bias)$/, "")),
-    checkpointing: config.gradient_checkpointing || config.checkpointing === "on",
-  };
 }

@@ -10,16 +10,20 @@ export interface StepPlan {
   readonly sites: ReadonlyMap<string, LoraSite>;
   /** Recompute each block in the backward pass instead of keeping its activations. */
   readonly checkpointing: boolean;
+  /** Whether a trainable parameter stays as it is: it gets no gradient. */
+  readonly isHeld?: (name: string) => boolean;
 }
 
 /**
- * One forward and backward pass: output `loss`, and a gradient for everything in it that trains.
+ * One forward and backward pass: output `loss`, and a gradient for everything in it that trains and is not held.
  * @param lossOf the loss, given the seed of dropout (the input `dropout_seed`) where a site drops
  */
 export function stepGraph(plan: StepPlan, lossOf: (seed: Node | undefined) => Node): Graph {
   const drops = [...plan.sites.values()].some((site) => site.dropout > 0);
   const forward = lossOf(drops ? input("dropout_seed", [], "i64") : undefined);
-  const params = topological([forward]).filter(isTrainable);
+  const params = topological([forward]).filter(
+    (node) => isTrainable(node) && !plan.isHeld?.(node.name!),
+  );
   const { loss, gradients } = gradient(forward, params);
   const results = plan.checkpointing ? checkpoint(loss, gradients) : gradients;
   return {

@@ -4,6 +4,7 @@ import type { Graph } from "../ir/graph.ts";
 import { hash32 } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
+import { adamw, type Apply } from "./optimizer.ts";
 
 /** One micro-batch: values of the step's inputs, all but `dropout_seed`. */
 export type Batch = Tensors;
@@ -49,6 +50,8 @@ export interface TrainSetup {
   /** Windows from `state.cursor` on. */
   readonly windows: (cursor: unknown) => AsyncIterable<Window>;
   readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
+  /** How gradients change parameters; AdamW where left out. */
+  readonly apply?: Apply;
   readonly learningRateAt: (step: number) => number;
   readonly totalSteps: number;
   /** What windows count as `tokens`, where that is not tokens. */
@@ -132,7 +135,7 @@ async function stepped(
   const loss = await runWindow(setup, program, window, { state, lossScale });
   const learningRate = setup.learningRateAt(step);
   const update = { ...optimizer, step, learningRate, lossScale };
-  const { gradNorm } = await setup.engine.applyGradients(update);
+  const { gradNorm } = await (setup.apply ?? adamw)(setup.engine, update);
   if (!Number.isFinite(gradNorm) && lossScale === 1)
     await failOn(setup, state, `a finite norm of the gradients, got ${gradNorm} at step ${step}`);
   const tokens = state.tokens + window.tokens;
