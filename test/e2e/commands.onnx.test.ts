@@ -43,3 +43,11 @@ test.skipIf(process.platform === "win32")("a reader that stops early is no error
   const { stdout, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
   expect([stdout, stderr]).toEqual(["Usage: lorikeet train [options] [config]\n", ""]);
 });
+
+test.skipIf(process.platform !== "linux")("output that does not fit is a coded error", () => {
+  const command = `${process.execPath} --import ./scripts/typescript.js src/cli/main.ts doctor --json > /dev/full`;
+  const { status, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
+  expect(stderr).toContain("error[disk-full]: Expected standard output to be written");
+  expect(stderr).not.toContain("    at ");
+  expect(status).toBe(1);
+});
