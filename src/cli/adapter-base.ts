@@ -2,6 +2,7 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { LorikeetError } from "../errors.ts";
+import { loadAnyAdapter } from "../host/adapter-formats.ts";
 
 /**
  * The base model of `adapter`: `given`, or the one that its configuration names.
@@ -28,4 +29,22 @@ export async function loadBase(
       cause,
     });
   }
+}
+
+/**
+ * The adapter that `reference` names (a folder of PEFT or mlx-lm, a GGUF file, a hub id), and its base: `given`, or the one
+ * that its configuration names.
+ * @throws LorikeetError what `loadAnyAdapter` and `loadBase` throw
+ */
+export async function loadWithBase(
+  reference: string,
+  given: string | undefined,
+  options: LoadOptions = {},
+): Promise<{ adapter: Adapter; base: Model }> {
+  if (given !== undefined) {
+    const base = await loadModel(given, options);
+    return { base, adapter: await loadAnyAdapter(reference, base.checkpoint.config) };
+  }
+  const adapter = await loadAnyAdapter(reference);
+  return { adapter, base: await loadBase(adapter, undefined, options) };
 }

@@ -2,16 +2,16 @@ import { basename, extname } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { loadPipeline, pipelineNaming } from "../api/image-pipeline.ts";
 import { loadModel } from "../api/load-model.ts";
-import type { Model } from "../api/model.ts";
 import { exportGguf } from "../api/merge.ts";
-import type { Adapter } from "../adapter/adapter.ts";
+import { exportOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
 import { saveAdapter } from "../host/adapter-files.ts";
 import { loadAnyAdapter, saveGgufAdapter, saveMlxAdapter } from "../host/adapter-formats.ts";
-import { isFile } from "../host/files.ts";
 import { isImageAdapter, loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
 import { refuseExisting } from "../host/output-folder.ts";
-import { LorikeetError } from "../errors.ts";
+import type { OnnxSaveOptions } from "../host/save-onnx.ts";
+import { isAdapter } from "../host/model-kinds.ts";
+import { loadWithBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
 
 const EXAMPLES = `
@@ -21,9 +21,11 @@ Examples:
   lorikeet convert out-mlx --to peft -o out-peft
   lorikeet convert out --to kohya -o style.safetensors  an image adapter for ComfyUI, AUTOMATIC1111, kohya
   lorikeet convert style.safetensors --to diffusers -o out
-  lorikeet convert storyteller-6m --to gguf -o base     a whole model`;
+  lorikeet convert out.gguf --to peft -o out --model storyteller-6m
+  lorikeet convert storyteller-6m --to gguf -o base     a whole model
+  lorikeet convert storyteller-6m --to onnx -o web      for Transformers.js`;
 
-type Format = "peft" | "gguf" | "mlx" | "diffusers" | "kohya";
+type Format = "peft" | "gguf" | "mlx" | "onnx" | "diffusers" | "kohya";
 
 interface Flags {
   readonly to: Format;
@@ -33,16 +35,16 @@ interface Flags {
   readonly overwrite?: boolean;
 }
 
-/** `lorikeet convert`: an adapter between PEFT, GGUF, mlx-lm, diffusers and kohya, or a model to GGUF. */
+/** `lorikeet convert`: an adapter between PEFT, GGUF, mlx-lm, diffusers and kohya, or a model to GGUF or ONNX. */
 export function register(command: Command, { out }: CliContext): void {
   command
     .argument(
       "<source>",
-      "adapter (folder of PEFT or mlx-lm, file of diffusers or kohya), or a model",
+      "adapter (folder of PEFT or mlx-lm, file of llama.cpp, diffusers or kohya), or a model",
     )
     .requiredOption(
       "--to <format>",
-      "peft, gguf or mlx; image adapters: diffusers, kohya or peft; models: gguf",
+      "peft, gguf or mlx; image adapters: diffusers, kohya or peft; models: gguf or onnx",
       parseFormat,
     )
     .requiredOption(
@@ -55,8 +57,7 @@ export function register(command: Command, { out }: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (source: string, flags: Flags) => {
       if (await isImageAdapter(source)) await convertImageAdapter(command, source, flags);
-      else if (await isFile(`${source}/adapter_config.json`))
-        await convertAdapter(command, source, flags);
+      else if (await isAdapter(source)) await convertAdapter(command, source, flags);
       else await convertModel(command, source, flags);
       out.write(`${flags.output}\n`);
     });
@@ -68,11 +69,12 @@ async function convertAdapter(
   { to, output, model, overwrite }: Flags,
 ): Promise<void> {
   if (!overwrite) await refuseExisting(output);
-  const adapter = await loadAnyAdapter(source);
-  if (to === "diffusers" || to === "kohya")
-    command.error(`error: ${source} is an adapter of a language model; ${to} files hold those of image models`, { exitCode: 2 }); // prettier-ignore
+  if (to === "onnx" || to === "diffusers" || to === "kohya")
+    command.error(`error: ${source} is an adapter of a language model; ${to === "onnx" ? "merge it for Transformers.js (lorikeet merge --to onnx)" : `${to} files hold those of image models`}`, { exitCode: 2 }); // prettier-ignore
+  if (to === "peft" && model === undefined)
+    return saveAdapter(await loadAnyAdapter(source), output);
+  const { adapter, base } = await loadWithBase(source, model);
   if (to === "peft") return saveAdapter(adapter, output);
-  const base = await baseOf(adapter, model);
   const { config } = base.checkpoint;
   if (to === "gguf") {
     const file = extname(output) === ".gguf" ? output : `${output}/${basename(output)}.gguf`;
@@ -87,26 +89,22 @@ async function convertImageAdapter(
   source: string,
   { to, output, model, overwrite }: Flags,
 ): Promise<void> {
-  if (to === "gguf" || to === "mlx")
+  if (to === "gguf" || to === "mlx" || to === "onnx")
     command.error(`error: ${source} is an image adapter; these are converted to diffusers, kohya or peft`, { exitCode: 2 }); // prettier-ignore
   if (!overwrite) await refuseExisting(output);
   const naming = model === undefined ? {} : pipelineNaming(await loadPipeline(model));
   await saveImageAdapter(await loadImageAdapter(source, naming), output, to, naming);
 }
 
-async function baseOf({ config }: Adapter, given: string | undefined): Promise<Model> {
-  const reference = given ?? config.baseModel;
-  if (reference !== undefined) return loadModel(reference);
-  throw new LorikeetError(
-    "missing-base",
-    "Expected the base model that the adapter belongs to; its configuration names none",
-    { hint: "Add --model." },
-  );
-}
-
 async function convertModel(command: Command, source: string, flags: Flags): Promise<void> {
   const { to, output, dtype, overwrite } = flags;
-  if (to !== "gguf") command.error(`error: ${source} is no adapter; models are converted to gguf only`, { exitCode: 2 }); // prettier-ignore
+  if (to === "onnx") {
+    if (dtype !== undefined && dtype !== "f32" && dtype !== "f16") command.error("error: ONNX models are written as f32 or f16", { exitCode: 2 }); // prettier-ignore
+    const type: Pick<OnnxSaveOptions, "dtype"> = dtype === undefined ? {} : { dtype };
+    await exportOnnx(await loadModel(source), output, { ...type, ...(overwrite && { overwrite }) });
+    return;
+  }
+  if (to !== "gguf") command.error(`error: ${source} is no adapter; models are converted to gguf or onnx`, { exitCode: 2 }); // prettier-ignore
   await exportGguf(await loadModel(source), output, {
     ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
     ...(overwrite && { overwrite }),
@@ -114,8 +112,8 @@ async function convertModel(command: Command, source: string, flags: Flags): Pro
 }
 
 function parseFormat(text: string): string {
-  if (["peft", "gguf", "mlx", "diffusers", "kohya"].includes(text)) return text;
-  throw new InvalidArgumentError("Expected peft, gguf, mlx, diffusers or kohya.");
+  if (["peft", "gguf", "mlx", "onnx", "diffusers", "kohya"].includes(text)) return text;
+  throw new InvalidArgumentError("Expected peft, gguf, mlx, onnx, diffusers or kohya.");
 }
 
 function parseType(text: string): string {

@@ -2,8 +2,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import type { GenerateOptions } from "../api/answer-row.ts";
 import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
-import { loadAdapterFolder } from "../host/adapter-files.ts";
-import { loadBase } from "./adapter-base.ts";
+import { loadWithBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
 
 /** Options of commands that generate text, as commander parses them. */
@@ -29,7 +28,7 @@ const MODEL_OPTION =
 export function addGenerationOptions(command: Command): Command {
   return command
     .option("-m, --model <ref>", MODEL_OPTION)
-    .option("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
+    .option("-a, --adapter <ref>", "adapter: folder of PEFT or mlx-lm, .gguf file, or hub id")
     .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
     .option("--threads <n>", "CPU threads; default: one for each physical core", wholeFrom1)
     .option("--max-new-tokens <n>", "tokens to generate at most", wholeFrom1, 256)
@@ -60,8 +59,8 @@ export async function openModel(flags: GenerationFlags, { err }: CliContext): Pr
     ...(threads !== undefined && { threads }),
   };
   if (flags.adapter === undefined) return loadModel(model ?? "storyteller-6m", options);
-  const adapter = await loadAdapterFolder(flags.adapter);
-  return (await loadBase(adapter, model, options)).withAdapter(adapter);
+  const { adapter, base } = await loadWithBase(flags.adapter, model, options);
+  return base.withAdapter(adapter);
 }
 
 /** `flags` as options of `generate`. */

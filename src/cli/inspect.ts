@@ -62,8 +62,9 @@ async function inspected(what: string, model: string | undefined): Promise<Inspe
   try {
     return await ofModel(what);
   } catch (cause) {
-    const mayBeAdapter = cause instanceof LorikeetError && cause.code === "missing-weights" && isHubId(what); // prettier-ignore
-    const fetched = mayBeAdapter ? await findAdapter(await fetchAdapter(what)) : undefined;
+    // a repository of an adapter alone lacks a model's files
+    const isNoModel = cause instanceof LorikeetError && ["missing-weights", "file-not-found"].includes(cause.code); // prettier-ignore
+    const fetched = isNoModel && isHubId(what) ? await findAdapter(await fetchAdapter(what)) : undefined; // prettier-ignore
     if (!fetched) throw cause;
     return ofAdapter(fetched, model);
   }

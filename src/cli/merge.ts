@@ -2,13 +2,14 @@ import { type Command, InvalidArgumentError } from "commander";
 import { merge, type MergeResult, mergeToGguf } from "../api/merge.ts";
 import { mergeToOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
-import { loadAdapterFolder } from "../host/adapter-files.ts";
+import { adapterPath } from "../host/adapter-formats.ts";
 import { formatBytes } from "../host/run-files/run-numbers.ts";
 import type { OnnxSaveOptions } from "../host/save-onnx.ts";
 import type { DType } from "../tensor/dtype.ts";
-import { loadBase } from "./adapter-base.ts";
+import { loadWithBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
 import { showDownload } from "./download.ts";
+import { isImageMerge, mergeImage } from "./merge-image.ts";
 
 const EXAMPLES = `
 Examples:
@@ -16,7 +17,8 @@ Examples:
   lorikeet merge --model HuggingFaceTB/SmolLM2-135M-Instruct --adapter out -o merged --dtype bf16
   lorikeet merge --adapter out -o ollama --to gguf --dtype q8_0
   lorikeet merge --adapter out -o web --to onnx         for Transformers.js
-  lorikeet merge --adapter out -o merged --max-shard-size 2GB`;
+  lorikeet merge --adapter out -o merged --max-shard-size 2GB
+  lorikeet merge --model stable-diffusion-v1-5 --adapter style.safetensors:0.8 -o merged`;
 
 type Format = "safetensors" | "gguf" | "onnx";
 
@@ -41,7 +43,7 @@ export function register(command: Command, context: CliContext): void {
       "-m, --model <ref>",
       "base: hub id, folder or .gguf file; default: the one that the adapter names",
     ) // prettier-ignore
-    .requiredOption("-a, --adapter <folder>", "adapter folder, as train or PEFT saves it")
+    .requiredOption("-a, --adapter <ref>", "adapter: folder of PEFT or mlx-lm, .gguf file, hub id")
     .requiredOption("-o, --output <folder>", "new folder for the merged model")
     .option(
       "--to <format>",
@@ -62,13 +64,14 @@ export function register(command: Command, context: CliContext): void {
     .option("--json", "print what was written as JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
-      const adapter = await loadAdapterFolder(flags.adapter);
-      const model = await loadBase(adapter, flags.model, { onDownload: showDownload(context.err) });
+      if (await isImageMerge(flags)) return mergeImage(command, flags, context);
+      const onDownload = showDownload(context.err);
+      const { adapter, base: model } = await loadWithBase(flags.adapter, flags.model, { onDownload }); // prettier-ignore
       const { maxShardSize, output, to, dtype, safe, requantize, overwrite, json } = flags;
       const options = {
         safe,
         maxShardBytes: maxShardSize,
-        tokenizerFrom: flags.adapter,
+        tokenizerFrom: await adapterPath(flags.adapter),
         ...(requantize && { requantize }),
         ...(overwrite && { overwrite }),
       };

@@ -24,7 +24,7 @@ import { fetchAdapter, isHubId } from "./hub.ts";
 import { readJson } from "./open-checkpoint.ts";
 
 /** File that mlx-lm keeps an adapter's tensors in. */
-const MLX_FILE = "adapters.safetensors";
+export const MLX_FILE = "adapters.safetensors";
 
 /**
  * The adapter that `reference` names: a folder of PEFT or mlx-lm, a GGUF file of llama.cpp, or a hub id (`owner/name`),
@@ -37,14 +37,19 @@ export async function loadAnyAdapter(
   reference: string,
   config?: GgufAdapterBase["config"],
 ): Promise<Adapter> {
-  const info = await stat(reference).catch(() => undefined);
-  if (!info && isHubId(reference)) return loadAnyAdapter(await fetchAdapter(reference), config);
-  if (info?.isFile() && reference.endsWith(".gguf")) return loadGguf(reference, config);
-  const file = join(reference, MLX_FILE);
-  if (!(await isFile(file))) return loadAdapterFolder(reference);
-  const mlx = (await readJson(join(reference, "adapter_config.json"))) ?? {};
+  const path = await adapterPath(reference);
+  if (path.endsWith(".gguf") && (await isFile(path))) return loadGguf(path, config);
+  const file = join(path, MLX_FILE);
+  if (!(await isFile(file))) return loadAdapterFolder(path);
+  const mlx = (await readJson(join(path, "adapter_config.json"))) ?? {};
   const { tensors } = await decodeSafetensors(await readFile(file), file);
   return adapterFromMlx({ config: mlx, tensors });
+}
+
+/** Where the adapter `reference` lies: the path itself, or for a hub id its folder in the cache. @throws as `fetchAdapter` */
+export async function adapterPath(reference: string): Promise<string> {
+  const isThere = await stat(reference).then(() => true).catch(() => false); // prettier-ignore
+  return !isThere && isHubId(reference) ? fetchAdapter(reference) : reference;
 }
 
 /** An adapter in a GGUF file whose rows are as they are stored: for looking at. @throws LorikeetError as `adapterFromGguf` */

@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { fetchModel, hubToken, isHubId } from "./hub.ts";
+import { fetchAdapter, fetchModel, hubToken, isHubId } from "./hub.ts";
 
 const SHA = "0123456789abcdef0123456789abcdef01234567";
 const weights = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
@@ -15,6 +15,12 @@ const tree = [
   { type: "file", path: "config.json", size: config.length, oid: "c0ff" },
   { type: "file", path: "model.safetensors", size: weights.length, oid: "beef", lfs: { oid, size: weights.length, pointerSize: 130 } }, // prettier-ignore
   { type: "file", path: "flax_model.msgpack", size: 1, oid: "f1a5" },
+];
+/** A merged model that carries its adapter, too. */
+const both = [
+  ...tree,
+  { type: "file", path: "adapter_config.json", size: config.length, oid: "ada9" },
+  { type: "file", path: "adapter_model.safetensors", size: config.length, oid: "ada8" },
 ];
 const ranges: (string | undefined)[] = [];
 let breaks = 0;
@@ -49,11 +55,11 @@ beforeAll(async () => {
     else if (url.includes("private") && request.headers.authorization !== "Bearer t0ken")
       refuse(401, "Invalid username or password.");
     else if (url.includes("absent")) refuse(404, "Repository not found");
-    else if (url.includes("/tree/")) json(tree);
+    else if (url.includes("/tree/")) json(url.includes("both") ? both : tree);
     else if (isModel)
       json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
     else if (url.includes("walled")) refuse(403, "Access to model is restricted");
-    else if (url.endsWith("config.json")) response.end(config);
+    else if (/config\.json$|adapter_model/.test(url)) response.end(config);
     else if (url.endsWith(`${SHA}/model.safetensors`)) sendWeights(request, response);
     else refuse(404, "Entry not found");
   });
@@ -64,6 +70,18 @@ beforeAll(async () => {
 afterAll(async () => {
   server.close();
   await rm(cacheDir, { recursive: true });
+});
+
+describe("fetchAdapter", () => {
+  it("fetches the adapter of a repository that holds a model as well", async () => {
+    const folder = await fetchAdapter("some/both", { hubUrl, cacheDir });
+    expect((await readdir(folder)).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "config.json"]); // prettier-ignore
+  });
+
+  it("says where a model goes when there is no adapter", async () => {
+    const fetched = fetchAdapter("some/plain", { hubUrl, cacheDir });
+    await expect(fetched).rejects.toMatchObject({ code: "missing-weights", hint: expect.stringContaining("--model") as string }); // prettier-ignore
+  });
 });
 
 describe("fetchModel", () => {

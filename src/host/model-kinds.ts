@@ -3,7 +3,7 @@ import { basename, dirname, join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
 import { isKohya } from "../adapter/formats/kohya.ts";
 import { loadAdapterFolder } from "./adapter-files.ts";
-import { loadAnyAdapter, loadStoredGgufAdapter } from "./adapter-formats.ts";
+import { loadAnyAdapter, loadStoredGgufAdapter, MLX_FILE } from "./adapter-formats.ts";
 import { openWeights } from "./checkpoint.ts";
 import { isFile } from "./files.ts";
 import { isImageAdapter, loadImageAdapter } from "./image-adapter-files.ts";
@@ -24,7 +24,7 @@ export interface FoundAdapter {
 export async function findAdapter(path: string): Promise<FoundAdapter | undefined> {
   if (await isFile(path)) return inFile(path);
   if (!(await stat(path).catch(() => undefined))) return undefined;
-  if (await isFile(join(path, "adapters.safetensors")))
+  if (await isFile(join(path, MLX_FILE)))
     return { adapter: await loadAnyAdapter(path), format: "mlx-lm", path };
   if (await isImageAdapter(path)) {
     const format = await imageFormat(path);
@@ -34,12 +34,20 @@ export async function findAdapter(path: string): Promise<FoundAdapter | undefine
   return folder === undefined ? undefined : { adapter: await loadAdapterFolder(folder), format: "peft", path: folder }; // prettier-ignore
 }
 
+/** Whether there is an adapter of a language model at `path`: of PEFT, mlx-lm or llama.cpp. */
+export async function isAdapter(path: string): Promise<boolean> {
+  if (path.endsWith(".gguf")) return (await isFile(path)) && (await ggufSummary(path)).isAdapter;
+  const info = await stat(path).catch(() => undefined);
+  if (!info?.isDirectory()) return false;
+  return (await isFile(join(path, MLX_FILE))) || (await peftFolder(path)) !== undefined;
+}
+
 async function inFile(path: string): Promise<FoundAdapter | undefined> {
   if (path.endsWith(".gguf"))
     return (await ggufSummary(path)).isAdapter
       ? { adapter: await loadStoredGgufAdapter(path), format: "gguf", path }
       : undefined;
-  if (basename(path).startsWith("adapter_model.") || basename(path) === "adapters.safetensors")
+  if (basename(path).startsWith("adapter_model.") || basename(path) === MLX_FILE)
     return findAdapter(dirname(path));
   if (!/\.(safetensors|bin|pt)$/.test(path)) return undefined;
   const { names } = await openWeights(path);
@@ -47,13 +55,15 @@ async function inFile(path: string): Promise<FoundAdapter | undefined> {
   return { adapter: await loadImageAdapter(path), format: isKohya(names) ? "kohya" : "diffusers", path }; // prettier-ignore
 }
 
-/** The folder of PEFT's one adapter at `path`: itself, or its one subfolder with an adapter (PEFT names those). */
+/** The folder of PEFT's adapter at `path`: itself, or its subfolder with one (PEFT names those after adapters). */
 async function peftFolder(path: string): Promise<string | undefined> {
   if (await isFile(join(path, "adapter_config.json"))) return path;
   if (await isFile(join(path, "config.json"))) return undefined;
   const names = await readdir(path);
   const inside = await Promise.all(names.map((name) => isFile(join(path, name, "adapter_config.json")))); // prettier-ignore
-  return inside.some(Boolean) ? (names.filter((_, i) => inside[i]).length === 1 ? join(path, names[inside.indexOf(true)]!) : path) : undefined; // prettier-ignore
+  const adapters = names.filter((_, i) => inside[i]);
+  if (adapters.length === 0) return undefined;
+  return adapters.length === 1 ? join(path, adapters[0]!) : path; // several: loading says which
 }
 
 async function imageFormat(folder: string): Promise<"peft" | "diffusers" | "kohya"> {

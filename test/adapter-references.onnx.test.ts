@@ -1,0 +1,84 @@
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { AdapterInspection } from "../src/api/inspection.ts";
+import { decodeSafetensors } from "../src/formats/safetensors.ts";
+import { toFloat32 } from "../src/tensor/convert.ts";
+import { lorikeet } from "./support/command.ts";
+
+const ADAPTER = join(import.meta.dirname, "golden/patterns/adapter_after10");
+const BASE = "storyteller-6m";
+let scratch: string;
+const before = { ...process.env };
+
+beforeAll(async () => {
+  scratch = await mkdtemp(join(tmpdir(), "lorikeet-references-"));
+  await cp(ADAPTER, join(scratch, "named/story"), { recursive: true });
+  const snapshot = join(scratch, "hub/models--someone--stories/snapshots/0123");
+  await cp(ADAPTER, snapshot, { recursive: true });
+  await mkdir(join(snapshot, "../../refs"));
+  await writeFile(join(snapshot, "../../refs/main"), "0123");
+  for (const format of ["gguf", "mlx"])
+    await lorikeet("convert", ADAPTER, "--to", format, "-o", at(format === "gguf" ? "a.gguf" : "mlx")); // prettier-ignore
+  await lorikeet("convert", at("a.gguf"), "--to", "peft", "-o", at("from-gguf"), "-m", BASE);
+  await lorikeet("convert", at("mlx"), "--to", "peft", "-o", at("from-mlx"));
+  await lorikeet("merge", "-a", ADAPTER, "-m", BASE, "-o", at("want"), "--dtype", "f32");
+  process.env["HF_HUB_OFFLINE"] = "1";
+  process.env["HF_HUB_CACHE"] = join(scratch, "hub");
+});
+afterAll(async () => {
+  for (const name of ["HF_HUB_OFFLINE", "HF_HUB_CACHE"])
+    if (before[name] === undefined) Reflect.deleteProperty(process.env, name);
+    else process.env[name] = before[name];
+  await rm(scratch, { recursive: true });
+});
+
+function at(name: string): string {
+  return join(scratch, name);
+}
+
+async function weightsOf(folder: string): Promise<ReadonlyMap<string, Float32Array>> {
+  const { tensors } = await decodeSafetensors(await readFile(join(folder, "model.safetensors")));
+  return new Map([...tensors].map(([name, value]) => [name, toFloat32(value)]));
+}
+
+describe("--adapter", () => {
+  it.each([
+    ["a folder of PEFT with another adapter's name", "named"],
+    ["a hub id", "someone/stories"],
+    ["a GGUF file", "a.gguf"],
+    ["a folder of mlx-lm", "mlx"],
+    ["what GGUF became as PEFT", "from-gguf"],
+    ["what mlx-lm became as PEFT", "from-mlx"],
+  ])("%s merges to the same weights, to 1e-6", async (_, name) => {
+    const out = at(`merged-${name.replace("/", "-")}`);
+    const adapter = name === "someone/stories" ? name : at(name);
+    const told = await lorikeet("merge", "-a", adapter, "-m", BASE, "-o", out, "--dtype", "f32");
+    expect(told.code, told.err).toBe(0);
+    const [want, got] = [await weightsOf(at("want")), await weightsOf(out)];
+    expect([...got.keys()].sort()).toEqual([...want.keys()].sort());
+    let most = 0;
+    for (const [key, values] of want)
+      values.forEach((value, i) => (most = Math.max(most, Math.abs(value - got.get(key)![i]!))));
+    expect(most).toBeLessThan(1e-6);
+  });
+
+  it("a hub id generates, and inspect reads it", async () => {
+    const flags = ["--prompt", "Once", "--max-new-tokens", "6"];
+    const there = await lorikeet("generate", "-a", "someone/stories", "-m", BASE, ...flags);
+    const here = await lorikeet("generate", "-a", ADAPTER, "-m", BASE, ...flags);
+    expect(there.code, there.err).toBe(0);
+    expect(there.out).toBe(here.out);
+    const seen = await lorikeet("inspect", "someone/stories", "--json");
+    expect((JSON.parse(seen.out) as AdapterInspection).layers).toHaveLength(3);
+    const none = await lorikeet("generate", "-a", "no/body", "-m", BASE, ...flags);
+    expect(none.err).toContain("hub-offline");
+  });
+
+  it("a GGUF adapter without its base is refused with what to do", async () => {
+    const { err, code } = await lorikeet("merge", "-a", at("a.gguf"), "-o", at("baseless"));
+    expect(code).toBe(1);
+    expect(err).toContain("missing-base");
+  });
+});
