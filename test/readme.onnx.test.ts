@@ -17,10 +17,7 @@ const blocks = (language: string): string[] =>
 /** What the README's program runs with here instead, so that it ends soon. */
 const SMALLER = [
   ["epochs: 3", "maxSteps: 2"],
-  [
-    "generate(await run.model(), question)",
-    "generate(await run.model(), question, { maxNewTokens: 3 })",
-  ],
+  ['live?" }])', 'live?" }], { maxNewTokens: 3 })'],
 ] as const;
 
 test.each(blocks("ts"))(
