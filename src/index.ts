@@ -21,13 +21,15 @@ export {
   type AdaptersOptions,
   openAdapters,
 } from "./api/adapters.ts";
-export { loadAdapterFolder as loadAdapter, saveAdapter } from "./host/adapter-files.ts";
+export { saveAdapter } from "./host/adapter-files.ts";
+export { loadAnyAdapter as loadAdapter } from "./host/adapter-formats.ts";
 export { type DeviceOptions } from "./api/open-engine.ts";
 export { EMBEDDED_MODELS, loadModel, type LoadOptions } from "./api/load-model.ts";
 export { type Model } from "./api/model.ts";
 export { type GeneratedToken, type GenerateOptions } from "./api/answer-row.ts";
 export { generate, openSession, type Session } from "./api/generate.ts";
 export { exportGguf, merge, type MergeResult, mergeToGguf } from "./api/merge.ts";
+export { exportOnnx, mergeToOnnx } from "./api/onnx-export.ts";
 export { unmerge, type UnmergeResult } from "./api/unmerge.ts";
 export { type ImagePipeline, loadPipeline, type WeightedAdapter } from "./api/image-pipeline.ts";
 export { type ImageSession, openImageSession } from "./api/image-session.ts";
