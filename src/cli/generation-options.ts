@@ -4,6 +4,7 @@ import { loadModel } from "../api/load-model.ts";
 import type { Model } from "../api/model.ts";
 import { loadWithBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 
 /** Options of commands that generate text, as commander parses them. */
 export interface GenerationFlags {
@@ -56,6 +57,7 @@ export async function openModel(flags: GenerationFlags, { err }: CliContext): Pr
   const { model, device, threads } = flags;
   const options = {
     ...{ device, onNote: (note: string) => err.write(`${note}\n`) },
+    onDownload: showDownload(err),
     ...(threads !== undefined && { threads }),
   };
   if (flags.adapter === undefined) return loadModel(model ?? "storyteller-6m", options);
