@@ -16,13 +16,8 @@ import {
   trainingGraph,
   type TrainPlan,
 } from "../src/train/plan.ts";
-import {
-  freshState,
-  type RunState,
-  trainLoop,
-  type TrainSetup,
-  type Window,
-} from "../src/train/trainer.ts";
+import { freshState, type RunState, type TrainSetup, type Window } from "../src/train/setup.ts";
+import { trainLoop } from "../src/train/trainer.ts";
 import { tinyModel } from "./support/tiny.ts";
 
 const config = lora({ r: 4, alpha: 8, targetModules: "all-linear" });

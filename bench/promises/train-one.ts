@@ -30,7 +30,9 @@ import {
   type TrainPlan,
 } from "../../src/train/plan.ts";
 import { learningRateSchedule } from "../../src/train/schedule.ts";
-import { freshState, programCache, trainLoop, type TrainSetup } from "../../src/train/trainer.ts";
+import { programCache } from "../../src/train/program-cache.ts";
+import { freshState, type TrainSetup } from "../../src/train/setup.ts";
+import { trainLoop } from "../../src/train/trainer.ts";
 import type { TrainJob, TrainResult } from "./jobs.ts";
 
 /** Steps before times are counted: each size of batch is compiled in its first step. */

@@ -4,7 +4,7 @@ import { drawRow, type NoiseSettings, noisyFeeds } from "../diffusion/noisy-batc
 import { stackedFeeds } from "../diffusion/sample.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { Random } from "../tensor/random.ts";
-import type { Batch } from "../train/trainer.ts";
+import type { Batch } from "../train/setup.ts";
 import type { EncodedImage } from "./image-data.ts";
 import { type ImagePipeline } from "./image-pipeline.ts";
 import { captionFeeds, scalingFactor, timeIds } from "./image-session.ts";

@@ -6,7 +6,7 @@ import type { NoiseSettings } from "../diffusion/noisy-batch.ts";
 import { type CaptionedFile, readImageFolders } from "../host/image-folder.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { vaeFactor } from "../models/autoencoder-kl.ts";
-import type { Batch } from "../train/trainer.ts";
+import type { Batch } from "../train/setup.ts";
 import { classImages } from "./class-images.ts";
 import { imageEvaluation, imageLoader } from "./image-batches.ts";
 import { encodeImages, splitImages } from "./image-data.ts";

@@ -8,7 +8,7 @@ import {
   type RunCheckpoint,
   saveCheckpoint,
 } from "../host/run-store.ts";
-import { freshState, type RunState } from "../train/trainer.ts";
+import { freshState, type RunState } from "../train/setup.ts";
 import type { ResolvedRun } from "./train-options.ts";
 
 /** Where a run keeps its state and results: a folder, or memory alone. */

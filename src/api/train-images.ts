@@ -22,7 +22,7 @@ import {
   imageTrainingGraph,
   trainsText,
 } from "../train/image-plan.ts";
-import type { Batch } from "../train/trainer.ts";
+import type { Batch } from "../train/setup.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
 import { openImageSession } from "./image-session.ts";
 import { openImageData, trainingFiles } from "./image-training-data.ts";

@@ -6,7 +6,7 @@ import { PIPELINE_MODELS } from "../adapter/image-adapter.ts";
 import { LorikeetError } from "../errors.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
-import type { RunState } from "../train/trainer.ts";
+import type { RunState } from "../train/setup.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { asFileError } from "./file-errors.ts";
 import { isFile, readText, writeAtomically } from "./files.ts";

@@ -1,77 +1,11 @@
-import type { AdamWStep, Engine, Program, Tensors } from "../backends/backend.ts";
+import type { Program } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
-import type { Graph } from "../ir/graph.ts";
 import { hash32 } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
-import { adamw, type Apply } from "./optimizer.ts";
-
-/** One micro-batch: values of the step's inputs, all but `dropout_seed`. */
-export type Batch = Tensors;
-
-/** The micro-batches of one optimizer step; their loss weights add up to 1. */
-export interface Window {
-  readonly batches: readonly Batch[];
-  /** Tokens read, without padding; of images: how many. */
-  readonly tokens: number;
-  /** Passes over the data at the end of this window. */
-  readonly epoch: number;
-  /** Where the data continues after this window, as JSON. */
-  readonly cursor: unknown;
-}
-
-/** What a run needs to continue exactly where it stopped, besides the engine's tensors. */
-export interface RunState {
-  readonly step: number;
-  readonly tokens: number;
-  readonly lossSum: number;
-  readonly cursor: unknown;
-  readonly best: { readonly step: number; readonly loss: number } | undefined;
-  readonly evalsSinceBest: number;
-}
-
-/** State before the first step. */
-export const freshState: RunState = {
-  step: 0,
-  tokens: 0,
-  lossSum: 0,
-  cursor: undefined,
-  best: undefined,
-  evalsSinceBest: 0,
-};
-
-/** Everything the loop is told; it reads no files and no clock of its own. */
-export interface TrainSetup {
-  readonly engine: Engine;
-  /** The graph for batches of the sizes that this one has. */
-  readonly graphFor: (batch: Batch) => Graph;
-  /** The same in less memory, for engines that have too little for the other. */
-  readonly leanGraphFor?: (batch: Batch) => Graph;
-  /** Windows from `state.cursor` on. */
-  readonly windows: (cursor: unknown) => AsyncIterable<Window>;
-  readonly optimizer: Omit<AdamWStep, "step" | "learningRate">;
-  /** How gradients change parameters; AdamW where left out. */
-  readonly apply?: Apply;
-  readonly learningRateAt: (step: number) => number;
-  readonly totalSteps: number;
-  /** What windows count as `tokens`, where that is not tokens. */
-  readonly unit?: "images";
-  readonly seed: number;
-  readonly state: RunState;
-  /** Mean loss over the evaluation data. */
-  readonly evaluate?: () => Promise<number>;
-  /** Evaluate every so many steps, and at the end. */
-  readonly evalSteps: number;
-  /** Stop after so many evaluations without a new best; 0: never. */
-  readonly patience: number;
-  /** Save every so many steps; 0: only at the end. */
-  readonly saveSteps: number;
-  /** Keeps a checkpoint (`best`: also as the best one so far) and returns where it is. */
-  readonly save: (state: RunState, reason: "step" | "best" | "end") => Promise<string>;
-  readonly signal?: AbortSignal;
-  readonly now: () => number;
-  readonly memoryBytes: () => number;
-}
+import { adamw } from "./optimizer.ts";
+import { programCache } from "./program-cache.ts";
+import type { Batch, RunState, TrainSetup, Window } from "./setup.ts";
 
 /**
  * Trains: forward and backward over each window's batches, AdamW, evaluation, checkpoints. Yields what happens.
@@ -248,41 +182,3 @@ const CHECKPOINTED: TrainEvent = {
   code: "checkpointing",
   message: "checkpointing is on: without it a step needs more memory than the GPU has free",
 };
-
-/** Compiled steps by the sizes of their batch. Once one does not fit the GPU, this and later ones are `leanGraphFor`'s. */
-export function programCache(
-  engine: Engine,
-  graphFor: (batch: Batch) => Graph,
-  leanGraphFor?: (batch: Batch) => Graph,
-): {
-  get: (batch: Batch) => Promise<Program>;
-  isLean: () => boolean;
-  dispose: () => Promise<void>;
-} {
-  const programs = new Map<string, Promise<Program>>();
-  let isLean = false;
-  const compile = async (batch: Batch): Promise<Program> => {
-    if (!leanGraphFor || isLean) return engine.compile((leanGraphFor ?? graphFor)(batch));
-    try {
-      return await engine.compile(graphFor(batch));
-    } catch (error) {
-      if (!(error instanceof LorikeetError && error.code === "cuda-memory")) throw error;
-      isLean = true;
-      return engine.compile(leanGraphFor(batch));
-    }
-  };
-  return {
-    get(batch) {
-      const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
-      const key = sizes.sort().join("; ");
-      const known = programs.get(key) ?? compile(batch);
-      programs.set(key, known);
-      return known;
-    },
-    isLean: () => isLean,
-    async dispose() {
-      for (const program of programs.values()) await (await program).dispose();
-      programs.clear();
-    },
-  };
-}

@@ -7,7 +7,7 @@ import type { Graph } from "../../src/ir/graph.ts";
 import { sizeOf } from "../../src/tensor/shape.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
 import { trainableParameters, trainingGraph, type TrainPlan } from "../../src/train/plan.ts";
-import { programCache } from "../../src/train/trainer.ts";
+import { programCache } from "../../src/train/program-cache.ts";
 import { type Check, storyteller } from "./check.ts";
 
 const [B, T] = [32, 256];

@@ -1,0 +1,42 @@
+import type { Engine, Program } from "../backends/backend.ts";
+import { LorikeetError } from "../errors.ts";
+import type { Graph } from "../ir/graph.ts";
+import type { Batch } from "./setup.ts";
+
+/** Compiled steps by the sizes of their batch. Once one does not fit the GPU, this and later ones are `leanGraphFor`'s. */
+export function programCache(
+  engine: Engine,
+  graphFor: (batch: Batch) => Graph,
+  leanGraphFor?: (batch: Batch) => Graph,
+): {
+  get: (batch: Batch) => Promise<Program>;
+  isLean: () => boolean;
+  dispose: () => Promise<void>;
+} {
+  const programs = new Map<string, Promise<Program>>();
+  let isLean = false;
+  const compile = async (batch: Batch): Promise<Program> => {
+    if (!leanGraphFor || isLean) return engine.compile((leanGraphFor ?? graphFor)(batch));
+    try {
+      return await engine.compile(graphFor(batch));
+    } catch (error) {
+      if (!(error instanceof LorikeetError && error.code === "cuda-memory")) throw error;
+      isLean = true;
+      return engine.compile(leanGraphFor(batch));
+    }
+  };
+  return {
+    get(batch) {
+      const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
+      const key = sizes.sort().join("; ");
+      const known = programs.get(key) ?? compile(batch);
+      programs.set(key, known);
+      return known;
+    },
+    isLean: () => isLean,
+    async dispose() {
+      for (const program of programs.values()) await (await program).dispose();
+      programs.clear();
+    },
+  };
+}
