@@ -48,7 +48,7 @@ export function decodeAdapterConfig(configJson: string): {
     throw new LorikeetError(
       "adapter-config",
       "Expected adapter_config.json to be JSON; it does not parse",
-      { cause },
+      { hint: "Compare it with what PEFT wrote, or download it again.", cause },
     );
   }
 }

@@ -1,7 +1,7 @@
 import { LorikeetError, nearest } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
 import type { LoraCandidate } from "../passes/lora.ts";
-import type { Shape } from "../tensor/shape.ts";
+import { formatShape, type Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Adapter } from "./adapter.ts";
 import { adapterModules, pairOf } from "./adapter-modules.ts";
@@ -100,8 +100,9 @@ function stepsOf(
     add(`${module}.weight`, { kind: "rows", value, indices: trainedRows(adapter.config, module) });
   for (const [module, parts] of lora) {
     const layer = base.layers.find((candidate) => candidate.module === module);
-    if (layer) for (const [name, step] of loraSteps(adapter, layer, parts, names)) add(name, step);
-    else faults.push(`${module}${nearby(module, base.layers.map((candidate) => candidate.module))}`); // prettier-ignore
+    const fault = layer ? sizeFault(adapter, layer, parts) : `${module}${nearby(module, base.layers.map((candidate) => candidate.module))}`; // prettier-ignore
+    if (fault !== undefined) faults.push(fault);
+    else for (const [name, step] of loraSteps(adapter, layer!, parts, names)) add(name, step);
   }
   if (faults.length > 0)
     throw faultsError("adapter-mismatch", "an adapter of this base model; these of its tensors fit no layer", faults, "Is this the base that the adapter was trained on (base_model_name_or_path in adapter_config.json)?"); // prettier-ignore
@@ -121,10 +122,7 @@ function loraSteps(
       "Keep the adapter beside the model.",
     );
   const { scale } = siteOf(config, module);
-  // target_parameters adapt the matrix as it is stored
-  const isStored =
-    parts.has("lora_A.weight") && matchesModule(config.targetParameters ?? [], `${module}.weight`);
-  checkSizes(layer, parts, isStored);
+  const isStored = adaptsStored(config, module, parts);
   const magnitude = parts.get("lora_magnitude_vector");
   const update = {
     ...pairOf(parts),
@@ -140,23 +138,28 @@ function loraSteps(
   return steps;
 }
 
-/** @throws LorikeetError `adapter-mismatch` */
-function checkSizes(
+/** Whether the matrix is adapted as it is stored, by way of `target_parameters`. */
+function adaptsStored(
+  { targetParameters = [] }: Adapter["config"],
+  module: string,
+  parts: ReadonlyMap<string, Tensor>,
+): boolean {
+  return parts.has("lora_A.weight") && matchesModule(targetParameters, `${module}.weight`);
+}
+
+/** What is wrong with the sizes of a module's A and B on `layer`, if anything. */
+function sizeFault(
+  { config }: Adapter,
   layer: LoraCandidate,
   parts: ReadonlyMap<string, Tensor>,
-  isStored: boolean,
-): void {
-  const { module, kind, inFeatures, outFeatures } = layer;
+): string | undefined {
+  const { module, kind, inFeatures, outFeatures, groups } = layer;
   const { a, b } = pairOf(parts);
-  const isSwapped = isStored && isTransposed(layer);
+  const isSwapped = adaptsStored(config, module, parts) && isTransposed(layer);
   const [outs, ins] = isSwapped ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
   // an embedding may come with more rows, which its whole weight in the adapter then has too
-  if (b.shape[0] === outs && (a.shape[1] === ins || kind === "embedding")) return;
-  throw new LorikeetError(
-    "adapter-mismatch",
-    `Expected the adapter of ${module} to have A (r, ${ins}) and B (${outs}, r), got [${a.shape.join(", ")}] and [${b.shape.join(", ")}]`,
-    { hint: "Is this the base that the adapter was trained on?" },
-  );
+  if (b.shape[0] === outs && (a.shape[1] === ins / groups || kind === "embedding")) return undefined; // prettier-ignore
+  return `${module}: A (r, ${ins}) and B (${outs}, r) wanted, got ${formatShape(a.shape)} and ${formatShape(b.shape)}`;
 }
 
 function isTransposed({ kind, fanInFanOut }: LoraCandidate): boolean {

@@ -60,6 +60,9 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     throw new LorikeetError(
       "peft-type",
       `Expected an adapter of peft_type LORA, got ${JSON.stringify(json["peft_type"])}`,
+      {
+        hint: "Merge an adapter of another method with PEFT into its base and use the merged model.",
+      },
     );
   const init = unbuiltInit(json["init_lora_weights"]);
   const set = Object.entries(UNBUILT_FIELDS)
@@ -106,6 +109,7 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     throw new LorikeetError(
       "adapter-config",
       `Expected ranks to be positive whole numbers, got ${ranks.join(", ")}`,
+      { hint: "Look at r and rank_pattern in adapter_config.json." },
     );
   return config;
 }

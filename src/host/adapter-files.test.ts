@@ -1,6 +1,7 @@
+import { readdirSync } from "node:fs";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
 import { formatShardIndex } from "../formats/safetensors-index.ts";
@@ -52,9 +53,15 @@ it("reads shards, and keys without prefix, as the same adapter", async () => {
   }
 });
 
-it("writes what it read, byte for byte", async () => {
-  const out = join(scratch, "again");
-  await saveAdapter(await loadAdapterFolder(plain), out);
+const saved = readdirSync(fixtures, { recursive: true, encoding: "utf8" })
+  .filter((path) => path.endsWith("adapter_model.safetensors"))
+  .map((path) => dirname(path));
+
+it.each(saved)("writes what PEFT wrote: %s, tensors byte for byte, the configuration field by field", async (name) => {
+  const [from, to] = [join(fixtures, name), join(scratch, "again", name)];
+  await saveAdapter(await loadAdapterFolder(from), to);
   const file = "adapter_model.safetensors";
-  expect(await readFile(join(out, file))).toEqual(await readFile(join(plain, file)));
-});
+  expect(await readFile(join(to, file))).toEqual(await readFile(join(from, file)));
+  const [want, got] = await Promise.all([from, to].map((folder) => readFile(join(folder, "adapter_config.json"), "utf8"))); // prettier-ignore
+  expect(JSON.parse(got!)).toEqual(JSON.parse(want!));
+}); // prettier-ignore
