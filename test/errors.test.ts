@@ -41,6 +41,7 @@ test("codes are found wherever an error is made", () => {
   expect(passesOn.map(({ path }) => path.replaceAll("\\", "/")).sort()).toEqual([
     "backends/onnx/protocol.ts",
     "backends/onnx/session-node.ts",
+    "cli/adapter-base.ts",
     "data/dataset.ts",
     "formats/faults.ts",
     "host/dataset-files.ts",
