@@ -53,6 +53,38 @@ export function lossFeeds(
   };
 }
 
+/** The inputs of an encoder, i64 [rows, longest row]: as `tokenFeeds`, with `segments` 1 for tokens and 0 for padding. */
+export function encoderFeeds(rows: readonly (readonly number[])[]): Record<string, Tensor> {
+  const length = Math.max(...rows.map((row) => row.length));
+  const shape = [rows.length, length];
+  const isToken = rows.flatMap((row) => Array.from({ length }, (_, t) => (t < row.length ? 1 : 0)));
+  return {
+    ...tokenFeeds(rows, length),
+    segments: int64(shape, isToken),
+    token_type_ids: int64(
+      shape,
+      isToken.map(() => 0),
+    ),
+  };
+}
+
+/** All inputs of a step of a classifier: the mean loss of `labels`, one number of a class for each row. */
+export function classFeeds(
+  ids: readonly (readonly number[])[],
+  labels: readonly (readonly number[])[],
+): Record<string, Tensor> {
+  const rows = ids.length;
+  return {
+    ...encoderFeeds(ids),
+    targets: int64(
+      [rows],
+      labels.map(([label]) => label!),
+    ),
+    loss_weights: tensor("f32", [rows], new Float32Array(rows).fill(1 / rows)),
+    dropout_seed: int64([], [0]),
+  };
+}
+
 /** Whole numbers as an i64 tensor. */
 export function int64(shape: readonly number[], values: readonly number[]): Tensor {
   return tensor("i64", shape, BigInt64Array.from(values, BigInt));

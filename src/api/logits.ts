@@ -2,9 +2,13 @@ import type { Engine } from "../backends/backend.ts";
 import { toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { forwardGraph, type TrainPlan } from "../train/plan.ts";
-import { tokenFeeds } from "./feeds.ts";
+import { isEncoder } from "../train/text-model.ts";
+import { encoderFeeds, tokenFeeds } from "./feeds.ts";
 
-/** Logits, f32 [batch, longest row, vocabulary], of rows of ids; `feeds` are the plan's inputs besides the tokens. */
+/**
+ * Logits, f32 [batch, longest row, vocabulary], or [batch, labels] of a classifier, of rows of ids; `feeds` are the
+ * plan's inputs besides the tokens.
+ */
 export async function logitsOf(
   engine: Engine,
   plan: TrainPlan,
@@ -13,7 +17,10 @@ export async function logitsOf(
 ): Promise<Tensor> {
   const [batch, length] = [rows.length, Math.max(...rows.map((row) => row.length))];
   const program = await engine.compile(forwardGraph(plan, { batch, length }));
-  const { logits } = await program.run({ ...tokenFeeds(rows, length), ...feeds });
+  const isClassifier = isEncoder(plan.config);
+  const own = isClassifier ? encoderFeeds(rows) : tokenFeeds(rows, length);
+  const { logits } = await program.run({ ...own, ...feeds });
   await program.dispose();
+  if (isClassifier) return logits!;
   return tensor("f32", [batch, length, logits!.shape.at(-1)!], toFloat32(logits!));
 }

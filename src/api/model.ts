@@ -8,16 +8,16 @@ import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts"
 import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import { LorikeetError } from "../errors.ts";
 import type { Checkpoint } from "../host/open-checkpoint.ts";
-import type { Node } from "../ir/node.ts";
 import { loraTargets } from "../models/lora-targets.ts";
-import { causalLM } from "../models/registry.ts";
 import type { LoraCandidate } from "../passes/lora.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { stepShape, trainingGraph, type TrainPlan } from "../train/plan.ts";
+import { isEncoder, plainLogits } from "../train/text-model.ts";
 import { checkAdapter } from "./check-adapter.ts";
 import { checkWeights } from "./check-weights.ts";
-import { lossFeeds } from "./feeds.ts";
+import { labelNames, withHead, withLabels, withLabelsOf } from "./classifier.ts";
+import { classFeeds, lossFeeds } from "./feeds.ts";
 import { logitsOf } from "./logits.ts";
 import { type DeviceOptions, openEngine } from "./open-engine.ts";
 
@@ -40,13 +40,21 @@ export interface Model {
   readonly base: AdapterBase;
   /** The frozen weights that the adapter stands on: the base's, unless its initialisation changed them. */
   readonly weights: WeightSource;
+  /** Names of the classes of a classifier, by number; undefined for a language model. */
+  readonly labels: readonly string[] | undefined;
   /** The same base with `adapter` in place of its own. @throws LorikeetError `adapter-mismatch` */
   withAdapter(adapter: Adapter): Model;
-  /** Logits, f32 [batch, longest row, vocabulary], of rows of token ids; positions past a row's end are padding. */
+  /** The same encoder as a classifier of the classes `labels`; its head is new unless it has as many. */
+  withLabels(labels: readonly string[]): Model;
+  /**
+   * Logits, f32 [batch, longest row, vocabulary], of rows of token ids; positions past a row's end are padding. Of a
+   * classifier: [batch, labels].
+   */
   logits(rows: readonly (readonly number[])[]): Promise<Tensor>;
   /**
    * Mean next-token cross-entropy of `inputIds` (rows of one length) and its gradient for each adapter tensor, by
-   * PEFT key. `labels`: the ids to predict, −100 where there is no loss; the inputs themselves by default.
+   * PEFT key. `labels`: the ids to predict, −100 where there is no loss; the inputs themselves by default. Of a
+   * classifier: the cross-entropy of `labels`, one number of a class for each row.
    */
   lossAndGradients(batch: {
     inputIds: readonly (readonly number[])[];
@@ -60,24 +68,26 @@ export interface Model {
 
 /** The model of an opened checkpoint. @throws LorikeetError `unsupported-architecture`, `missing-weight`, `weight-shape` */
 export function createModel(checkpoint: Checkpoint, device: DeviceOptions = {}): Model {
-  const base = baseOf(checkpoint);
-  return makeModel(checkpoint, { device, base, tokenizer: once(() => tokenizerOf(checkpoint)) });
+  return makeModel(checkpoint, { device, tokenizer: once(() => tokenizerOf(checkpoint)) });
 }
 
 interface Shared {
   readonly device: DeviceOptions;
-  readonly base: AdapterBase;
+  readonly base?: AdapterBase;
   readonly tokenizer: () => Tokenizer;
 }
 
-function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): Model {
-  const { layers, family } = shared.base;
+function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model {
+  const config = adapter ? withLabelsOf(given.config, adapter) : given.config;
+  const checkpoint = { ...given, config };
+  const base = shared.base && config === given.config ? shared.base : baseOf(checkpoint);
+  const { layers, family, weights: stored } = base;
   const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
-  const plan: TrainPlan = { config: checkpoint.config, ...attachment, checkpointing: false };
+  const plan: TrainPlan = { config, ...attachment, checkpointing: false };
   if (adapter) checkAdapter(plan, attachment, adapter);
   const weights = adapter
-    ? changedBase(checkpoint.weights, adapter, { layers, sites: attachment.sites })
-    : checkpoint.weights;
+    ? changedBase(stored, adapter, { layers, sites: attachment.sites })
+    : stored;
   const open = (): Promise<Engine> => engineWith(weights, shared.device, attachment);
   const own = once(open);
   let isOpen = false;
@@ -89,7 +99,8 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
     checkpoint,
     device: shared.device,
     adapter,
-    ...{ layers, family, plan, base: shared.base, weights },
+    ...{ layers, family, plan, base, weights },
+    labels: isEncoder(config) ? labelNames(config) : undefined,
     get tokenizer() {
       return shared.tokenizer();
     },
@@ -97,7 +108,9 @@ function makeModel(checkpoint: Checkpoint, shared: Shared, adapter?: Adapter): M
       const { bosToken, eosToken } = shared.tokenizer().specials;
       return createChatTemplate(checkpoint.chatTemplate, { bosToken, eosToken });
     },
-    withAdapter: (next) => makeModel(checkpoint, shared, next),
+    withAdapter: (next) => makeModel(checkpoint, { ...shared, base }, next),
+    withLabels: (labels) =>
+      createModel({ ...checkpoint, config: withLabels(config, labels) }, shared.device),
     logits: async (rows) => logitsOf(await engine(), plan, rows),
     async lossAndGradients({ inputIds, labels }) {
       const found = await gradientsOf(await engine(), plan, inputIds, labels ?? inputIds);
@@ -129,10 +142,8 @@ async function gradientsOf(
   ids: readonly (readonly number[])[],
   labels: readonly (readonly number[])[],
 ): Promise<{ loss: number; gradients: Map<string, Tensor> }> {
-  const feeds = lossFeeds(ids, labels);
-  const [batch, length] = feeds["input_ids"]!.shape as [number, number];
-  const rows = feeds["targets"]!.shape[0]!;
-  const graph = trainingGraph(plan, { batch, length, rows, hasSegments: false });
+  const feeds = isEncoder(plan.config) ? classFeeds(ids, labels) : lossFeeds(ids, labels);
+  const graph = trainingGraph(plan, { ...stepShape(feeds), hasSegments: false });
   const program = await engine.compile(graph);
   await engine.clearGradients();
   const { loss } = await program.run(feeds);
@@ -144,9 +155,10 @@ async function gradientsOf(
   return { loss: Number(loss!.data[0]), gradients };
 }
 
-function baseOf({ name, config, weights }: Checkpoint): AdapterBase {
-  const model = causalLM(config, { batch: 1, length: 1 });
-  const logits: Node = model.head(model.hidden);
+function baseOf(checkpoint: Checkpoint): AdapterBase {
+  const { name, config } = checkpoint;
+  const weights = withHead(checkpoint);
+  const logits = plainLogits(config, { batch: 1, length: 1 });
   checkWeights(weights, [logits], name);
   return adapterBase([logits], loraTargets(String(config["model_type"])), weights);
 }

@@ -23,6 +23,7 @@ import {
   trainsText,
 } from "../train/image-plan.ts";
 import type { Batch } from "../train/setup.ts";
+import { heldBy } from "./choose-optimizer.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
 import { openImageSession } from "./image-session.ts";
 import { openImageData, trainingFiles } from "./image-training-data.ts";
@@ -113,7 +114,7 @@ async function openImageTask(
     startOf(pipeline) ??
     (await initialAdapter(lora, base, { seed: config.seed }));
   const sites = resolveTargets(lora, base.layers, base.family);
-  const plan: ImagePlan = { configs, sites, checkpointing };
+  const plan: ImagePlan = { configs, sites, checkpointing, ...heldBy(config) };
   const lean: ImagePlan = { ...plan, checkpointing: true };
   const files = await trainingFiles(pipeline, run); // errors in captions come before any work
   const { engine, warnings } = await openTaskEngine(weights, config);
@@ -123,7 +124,7 @@ async function openImageTask(
     const data = await openImageData(session, { pipeline: trained, config, files, trainsText: trainsText(plan) }); // prettier-ignore
     const after = samplePainter(trained, session, run);
     return {
-      ...{ engine, data, unit: "images", start, base },
+      ...{ engine, data, unit: "images", start, base, sites },
       warnings: [...data.warnings, ...rankWarnings(plan.sites, pipeline.layers), ...warnings],
       parameters: imageParameters(plan),
       graphFor: (batch) => imageTrainingGraph(plan, denoiseShape(batch)),

@@ -1,7 +1,7 @@
 import type { LoraConfig } from "../adapter/lora-config.ts";
 import { checkTrainConfig } from "../host/train-config-read.ts";
 import type { TrainConfig } from "../host/train-config.ts";
-import { loraOfConfig } from "../host/train-config-lora.ts";
+import { loraOfConfig, settingsOfLora } from "../host/lora-settings.ts";
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}`
   ? `${A}${Capitalize<Camel<B>>}`
@@ -43,20 +43,7 @@ export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
       raw[key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] = value;
   if (epochs !== undefined) raw["num_train_epochs"] = epochs;
   if (batchSize !== undefined) raw["per_device_train_batch_size"] = batchSize;
-  if (lora) Object.assign(raw, loraSettings(lora));
+  if (lora) Object.assign(raw, settingsOfLora(lora));
   const config = checkTrainConfig(raw);
   return { config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal };
-}
-
-/** The settings that say of a run what `lora` does, for its record. */
-function loraSettings(lora: LoraConfig): Partial<TrainConfig> {
-  const { r, alpha, dropout, targetModules, useRslora, useDora } = lora;
-  return {
-    r,
-    lora_alpha: alpha,
-    lora_dropout: dropout,
-    use_rslora: useRslora,
-    use_dora: useDora,
-    ...(targetModules !== undefined && { target_modules: targetModules as string | string[] }),
-  };
 }

@@ -9,6 +9,7 @@ import type { AdapterStorage } from "../host/run-store.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import type { Graph } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
+import type { LoraSite } from "../passes/lora.ts";
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { SampleEvent, TrainEvent } from "../train/events.ts";
@@ -16,6 +17,7 @@ import { learningRateSchedule } from "../train/schedule.ts";
 import { programCache } from "../train/program-cache.ts";
 import type { Batch, TrainSetup } from "../train/setup.ts";
 import { trainLoop } from "../train/trainer.ts";
+import { chooseOptimizer } from "./choose-optimizer.ts";
 import { openEngine } from "./open-engine.ts";
 import { openRecord } from "./record.ts";
 import { openRunStore, type RunStore } from "./run-store.ts";
@@ -38,6 +40,7 @@ export interface TrainTask {
   readonly warnings: readonly DataWarning[];
   /** Everything that trains. */
   readonly parameters: readonly Node[];
+  readonly sites: ReadonlyMap<string, LoraSite>;
   /** What it begins with: a fresh adapter, the model's, or that of the checkpoint which the run continues. */
   readonly start: Adapter;
   /** The layers that it is for. */
@@ -161,12 +164,7 @@ function setupOf(
     ...(leanGraphFor && { leanGraphFor }),
     windows: data.windows,
     ...(unit && { unit }),
-    optimizer: {
-      betas: [config.adam_beta1, config.adam_beta2],
-      eps: config.adam_epsilon,
-      weightDecay: config.weight_decay,
-      maxGradNorm: config.max_grad_norm > 0 ? config.max_grad_norm : Infinity,
-    },
+    ...chooseOptimizer(config, task),
     learningRateAt: learningRateSchedule(config.lr_scheduler_type, {
       learningRate: config.learning_rate,
       totalSteps,

@@ -1,5 +1,4 @@
 import type { Adapter } from "../adapter/adapter.ts";
-import { initialAdapter } from "../adapter/initial-adapter.ts";
 import { rankWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
@@ -11,6 +10,8 @@ import {
   trainingGraph,
   type TrainPlan,
 } from "../train/plan.ts";
+import { heldBy } from "./choose-optimizer.ts";
+import { freshAdapter } from "./fresh-adapter.ts";
 import { checkMemory, estimateMemory } from "./memory-estimate.ts";
 import type { Model } from "./model.ts";
 import { compareAnswers, reportOf } from "./record.ts";
@@ -80,7 +81,7 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   const start = known ?? (await freshAdapter(model, run, data));
   const adapted = model.withAdapter(start);
   const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
-  const plan: TrainPlan = { ...adapted.plan, checkpointing };
+  const plan: TrainPlan = { ...adapted.plan, checkpointing, ...heldBy(config) };
   const ranks = rankWarnings(plan.sites, model.layers);
   const { engine, warnings } = await openTaskEngine(adapted.weights, config);
   try {
@@ -91,7 +92,7 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   }
   const lean: TrainPlan = { ...plan, checkpointing: true };
   return {
-    ...{ engine, data, start, base: model.base },
+    ...{ engine, data, start, base: model.base, sites: plan.sites },
     warnings: [...data.warnings, ...ranks, ...warnings],
     parameters: trainableParameters(plan),
     graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
@@ -100,15 +101,6 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     }),
     evaluationGraphFor: (batch) => evaluationGraph(plan, stepShape(batch)),
   };
-}
-
-/** What a run without an adapter begins with. EVA reads the data first. */
-async function freshAdapter(
-  { base }: Model,
-  { lora, config }: ResolvedRun,
-  _data: TrainingData,
-): Promise<Adapter> {
-  return initialAdapter(lora, base, { seed: config.seed });
 }
 
 /** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */

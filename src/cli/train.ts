@@ -4,7 +4,7 @@ import { loadModel } from "../api/load-model.ts";
 import { startRun } from "../api/train.ts";
 import type { ResolvedRun } from "../api/train-options.ts";
 import { formatDuration } from "../host/run-files/run-numbers.ts";
-import { loraOfConfig } from "../host/train-config-lora.ts";
+import { loraOfConfig } from "../host/lora-settings.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { trainFlags } from "../host/train-config-docs.ts";
 import { type RawConfig, readFlag, readTrainConfig } from "../host/train-config-read.ts";

@@ -1,8 +1,10 @@
 import { parse, stringify, YAMLParseError } from "yaml";
 import type { z } from "zod";
 import { LorikeetError, nearest } from "../errors.ts";
+import { loraFaults, UNBUILT_FIELDS } from "../adapter/lora-faults.ts";
 import { IMAGE_TARGETS } from "../train/image-plan.ts";
 import { readText } from "./files.ts";
+import { loraOfConfig } from "./lora-settings.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { fieldDefault, fieldInfo, TRAIN_FIELDS, TRAIN_KEYS } from "./train-fields.ts";
 
@@ -108,6 +110,8 @@ export function checkTrainConfig(given: RawConfig): TrainConfig {
 }
 
 function unknownKey(key: string): string {
+  const unbuilt = UNBUILT_FIELDS[key];
+  if (unbuilt !== undefined) return `Expected no \`${key}\`: ${unbuilt} is not built.`;
   const known = ELSEWHERE[key] ?? nearest(key, TRAIN_KEYS, 1)[0];
   const suggestion = known === undefined ? "" : ` Did you mean \`${known}\`?`;
   return `Expected a known setting, got \`${key}\`.${suggestion}`;
@@ -157,7 +161,34 @@ function conflicts(config: TrainConfig): string[] {
     ],
   ];
   const faults = wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
-  return [...faults, ...ofOtherTask(config)];
+  return [...faults, ...loraConflicts(config), ...ofOtherTask(config)];
+}
+
+function loraConflicts(config: TrainConfig): string[] {
+  const wrong: [boolean, string][] = [
+    [
+      config.target_modules.length === 0 && config.target_parameters === null,
+      "Expected `target_modules` to name layers, or `target_parameters`, got none.",
+    ],
+    [
+      config.optim === "lorafa" && config.loraplus_lr_ratio !== null,
+      "Expected one of `optim: lorafa` and `loraplus_lr_ratio`, got both.",
+    ],
+    [
+      config.full && (config.optim === "lorafa" || config.loraplus_lr_ratio !== null),
+      "Expected no `optim: lorafa` or `loraplus_lr_ratio` with `full`: they are for A and B.",
+    ],
+    [
+      config.save_as_lora && config.init_lora_weights === "loftq",
+      "Expected no `save_as_lora` with `init_lora_weights: loftq`: its base is quantized.",
+    ],
+    [
+      config.task === "text-classification" && config.packing,
+      "Expected no `packing` with `task: text-classification`: each text has a label.",
+    ],
+  ];
+  const faults = wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
+  return [...faults, ...loraFaults(loraOfConfig(config))];
 }
 
 /** Settings that the run's task has no use for. */
@@ -178,7 +209,7 @@ export function readFlag(key: keyof TrainConfig, text: string): unknown {
     case "list":
       return splitList(text);
     case "pattern":
-      return text === "all-linear" || /[\\^$.*+?()[\]{}|]/.test(text) ? text : splitList(text);
+      return text === "all-linear" || /[\\^$*+?()[\]{}|]/.test(text) ? text : splitList(text);
     case "yaml":
       return readYamlValue(text);
   }

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { LorikeetError } from "../errors.ts";
 import { configPage, trainFlags } from "./train-config-docs.ts";
-import { loraOfConfig } from "./train-config-lora.ts";
+import { loraOfConfig } from "./lora-settings.ts";
 import {
   checkTrainConfig,
   readFlag,
@@ -73,6 +73,11 @@ describe("checkTrainConfig", () => {
     [{ early_stopping_patience: 2 }, "`early_stopping_patience`"],
     [{ task: "text-to-image", class_data_dir: "dogs" }, "`class_prompt`"],
     [{ load_best_model_at_end: true }, "`load_best_model_at_end`"],
+    [{ lora_bias: true, use_dora: true }, "`lora_bias` and `use_dora`"],
+    [{ layers_pattern: "layers" }, "`layers_to_transform` with `layers_pattern`"],
+    [{ optim: "lorafa", loraplus_lr_ratio: 16 }, "`optim: lorafa` and `loraplus_lr_ratio`"],
+    [{ save_as_lora: true, init_lora_weights: "loftq" }, "`save_as_lora`"],
+    [{ full: true, optim: "lorafa" }, "`full`"],
   ])("refuses settings that contradict each other: %o", (raw, named) => {
     expect(failure({ data: "chats.jsonl", ...raw }).message).toContain(named);
   });
@@ -89,6 +94,19 @@ describe("checkTrainConfig", () => {
     expect(failure({ data: "chats.jsonl", resolution: 512 }).message).toBe(
       "Expected no `resolution` with `task: text-generation`, got 512 (number).",
     );
+  });
+
+  test("names variants of LoRA that are not built, and initialisations that do not exist", () => {
+    const { message } = failure({ data: "a.jsonl", corda_config: {}, use_qalora: true });
+    expect(message).toContain("Expected no `corda_config`: CorDA is not built.");
+    expect(message).toContain("Expected no `use_qalora`: QALoRA is not built.");
+    const corda = failure({ data: "a.jsonl", init_lora_weights: "corda" });
+    expect(corda.message).toMatch(/got corda: CorDA is not/);
+    expect(failure({ data: "a.jsonl", init_lora_weights: "pisa" }).message).toMatch(/got "pisa"/);
+    for (const init of [false, "pissa_niter_4", "olora", "orthogonal", "eva", "loftq"])
+      expect(checkTrainConfig({ data: "a.jsonl", init_lora_weights: init }).init_lora_weights).toBe(
+        init,
+      );
   });
 
   test("a key of Object's prototype is as unknown as any other", () => {
@@ -156,6 +174,10 @@ describe("flags", () => {
       "report",
       "use_rslora",
       "use_dora",
+      "lora_bias",
+      "ensure_weight_tying",
+      "save_as_lora",
+      "full",
       "packing",
       "skip_bad_rows",
       "aspect_buckets",

@@ -1,9 +1,10 @@
 import type { PredictionType } from "../diffusion/scheduler-config.ts";
+import type { LoraSettings } from "./lora-settings.ts";
 import type { ScheduleName } from "../train/schedule.ts";
 
 /** Settings of a training run, named as in PEFT, transformers and diffusers. `null` means: decided by the run itself. */
-export interface TrainConfig extends ImageConfig {
-  task: "text-generation" | "text-to-image";
+export interface TrainConfig extends LoraSettings, ImageConfig {
+  task: "text-generation" | "text-classification" | "text-to-image";
   model: string;
   data: string[];
   eval_data: string[];
@@ -12,26 +13,19 @@ export interface TrainConfig extends ImageConfig {
   resume: boolean;
   overwrite: boolean;
   report: boolean;
-  r: number;
-  lora_alpha: number;
-  lora_dropout: number;
-  target_modules: string | string[];
-  exclude_modules: string | string[] | null;
-  layers_to_transform: number[] | null;
-  rank_pattern: Record<string, number>;
-  alpha_pattern: Record<string, number>;
-  use_rslora: boolean;
-  use_dora: boolean;
-  init_lora_weights: true | "gaussian";
   max_length: number;
   packing: boolean;
   train_on: "completion" | "prompt" | "all";
   skip_bad_rows: boolean;
+  labels: string[] | null;
   num_train_epochs: number;
   max_steps: number;
   per_device_train_batch_size: number;
   gradient_accumulation_steps: number;
+  optim: "adamw" | "lorafa";
   learning_rate: number;
+  loraplus_lr_ratio: number | null;
+  loraplus_lr_embedding: number;
   lr_scheduler_type: ScheduleName;
   warmup_steps: number;
   warmup_ratio: number;

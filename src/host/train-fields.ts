@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { SCHEDULES } from "../train/schedule.ts";
 import { IMAGE_FIELDS } from "./image-fields.ts";
+import { LORA_FIELDS } from "./lora-fields.ts";
 import type { FieldInfo, TrainConfig } from "./train-config.ts";
 import { count, COUNT, fieldsOf, TEXTS, YES_NO } from "./train-field.ts";
 
@@ -11,10 +12,8 @@ const texts = z.union([
     .transform((text) => [text]),
   z.array(z.string().min(1)),
 ]);
-const textOrList = z.union([z.string().min(1), z.array(z.string().min(1)).min(1)]);
 
 const run = fieldsOf("Run");
-const lora = fieldsOf("LoRA");
 const data = fieldsOf("Data");
 const optimization = fieldsOf("Optimization");
 const evaluation = fieldsOf("Evaluation and saving");
@@ -23,9 +22,9 @@ const machine = fieldsOf("Machine");
 /** Type, default, meaning and error text of every setting: what flags, files, `--help` and docs are made from. */
 export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainConfig[K]> } = {
   task: run(
-    z.enum(["text-generation", "text-to-image"]).default("text-generation"),
-    "text-generation or text-to-image",
-    "What the model makes. text-to-image has other defaults: model picturebook-7m, target_modules to_q, to_k, to_v, to_out.0.",
+    z.enum(["text-generation", "text-classification", "text-to-image"]).default("text-generation"),
+    "text-generation, text-classification or text-to-image",
+    "What the model makes. text-classification: an encoder (bert, roberta, modernbert) on rows of text and label. text-to-image has other defaults: model picturebook-7m, target_modules to_q, to_k, to_v, to_out.0.",
     "text",
   ),
   model: run(
@@ -64,51 +63,7 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
   ),
   report: run(z.boolean().default(true), YES_NO, "Write report.html and loss.svg at the end."),
 
-  r: lora(count.default(16), COUNT, "Rank of the update."),
-  lora_alpha: lora(
-    z.number().positive().default(32),
-    "a number above 0",
-    "Scale of the update: alpha / r.",
-  ),
-  lora_dropout: lora(
-    z.number().min(0).lt(1).default(0),
-    "a number from 0 to below 1",
-    "Dropout on the input of the adapters.",
-  ),
-  target_modules: lora(
-    textOrList.default("all-linear"),
-    'a list of module names, a regular expression, or "all-linear"',
-    "Layers that get an adapter: names (matched by suffix), one regular expression for the whole name, or all-linear.",
-    "pattern",
-  ),
-  exclude_modules: lora(
-    textOrList.nullable().default(null),
-    "a list of module names or a regular expression",
-    "Layers left out although target_modules matches them.",
-    "pattern",
-  ),
-  layers_to_transform: lora(
-    z.array(z.int().min(0)).min(1).nullable().default(null),
-    "a list of layer numbers",
-    "Only these layers (from 0) get adapters.",
-  ),
-  rank_pattern: lora(
-    z.record(z.string(), count).default({}),
-    "a map from module names to ranks",
-    "Other ranks for some modules, such as {q_proj: 4}.",
-  ),
-  alpha_pattern: lora(
-    z.record(z.string(), z.number().positive()).default({}),
-    "a map from module names to alphas",
-    "Other alphas for some modules.",
-  ),
-  use_rslora: lora(z.boolean().default(false), YES_NO, "Scale by alpha / √r instead of alpha / r."),
-  use_dora: lora(z.boolean().default(false), YES_NO, "Train magnitude and direction apart (DoRA)."),
-  init_lora_weights: lora(
-    z.union([z.literal(true), z.literal("gaussian")]).default(true),
-    'true or "gaussian"',
-    "Start of A: Kaiming-uniform (true) or gaussian. B starts at zero.",
-  ),
+  ...LORA_FIELDS,
 
   max_length: data(
     z.int().min(2).default(1024),
@@ -131,6 +86,13 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     "Leave out rows that cannot be read, and count them, instead of stopping.",
   ),
 
+  labels: data(
+    z.array(z.string()).min(2).nullable().default(null),
+    "a list of at least two labels",
+    "With task: text-classification, the classes in the order of their numbers; unset: those of the data, sorted.",
+    "list",
+  ),
+
   ...IMAGE_FIELDS,
 
   num_train_epochs: optimization(
@@ -149,10 +111,26 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     COUNT,
     "Batches summed before each step.",
   ),
+  optim: optimization(
+    z.enum(["adamw", "lorafa"]).default("adamw"),
+    "adamw or lorafa",
+    "adamw; or lorafa (LoRA-FA): A stays as it is, B takes the step closest to full fine-tuning's.",
+    "text",
+  ),
   learning_rate: optimization(
     z.number().positive().default(2e-4),
     "a number above 0",
     "Peak learning rate of AdamW.",
+  ),
+  loraplus_lr_ratio: optimization(
+    z.number().positive().nullable().default(null),
+    "a number above 0",
+    "LoRA+: learning rate of B over that of A; 16 in the paper.",
+  ),
+  loraplus_lr_embedding: optimization(
+    z.number().min(0).default(1e-6),
+    "a number of at least 0",
+    "LoRA+: learning rate of adapters of embeddings.",
   ),
   lr_scheduler_type: optimization(
     z.enum(SCHEDULES).default("linear"),

@@ -3,7 +3,6 @@ import { type Graph, topological } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import type { HfConfig } from "../models/config.ts";
 import { causalLM } from "../models/registry.ts";
-import { crossEntropy } from "../ops/cross-entropy.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { input, isTrainable } from "../ops/leaf.ts";
 import { fuseLoss } from "../passes/fuse-loss.ts";
@@ -13,6 +12,7 @@ import { insertTokenRows, type TokenRows } from "../passes/token-rows.ts";
 import { unfreeze } from "../passes/unfreeze.ts";
 import { peftKey } from "../adapter/adapter.ts";
 import { stepGraph, type StepPlan } from "./step-graph.ts";
+import { plainLogits, plainLoss } from "./text-model.ts";
 
 /** Sizes that a compiled step is made for. */
 export interface StepShape {
@@ -26,7 +26,7 @@ export interface StepShape {
 /** The sizes of a batch: what its step is compiled for. */
 export function stepShape(batch: Tensors): StepShape {
   const [size, length] = batch["input_ids"]!.shape as [number, number];
-  const rows = batch["loss_rows"]!.shape[0]!;
+  const rows = batch["targets"]!.shape[0]!;
   return { batch: size, length, rows, hasSegments: "segments" in batch };
 }
 
@@ -53,13 +53,12 @@ export function evaluationGraph(plan: TrainPlan, shape: StepShape): Graph {
   return { outputs: { loss: lossOf(plan, shape, undefined) }, gradients: {} };
 }
 
-/** Logits of every position, (B·T, V). */
+/** Logits of every position, (B·T, V), or of each text's classes (B, labels). */
 export function forwardGraph(
   plan: TrainPlan,
   { batch, length }: { batch: number; length: number },
 ): Graph {
-  const model = causalLM(plan.config, { batch, length });
-  const [logits] = adaptedAll(plan, [model.head(model.hidden)], { batch });
+  const [logits] = adaptedAll(plan, [plainLogits(plan.config, { batch, length })], { batch });
   return { outputs: { logits: logits! }, gradients: {} };
 }
 
@@ -84,19 +83,9 @@ export function trainableParameters(plan: TrainPlan): Node[] {
   return topological([lossOf(plan, shape, undefined)]).filter(isTrainable);
 }
 
-function lossOf(
-  plan: TrainPlan,
-  { batch, length, rows, hasSegments }: StepShape,
-  seed: Node | undefined,
-): Node {
-  const model = causalLM(plan.config, { batch, length, hasSegments });
-  const logits = model.head(gatherRows(model.hidden, input("loss_rows", [rows], "i64")));
-  const loss = crossEntropy(
-    adaptedAll(plan, [logits], { batch, seed })[0]!,
-    input("targets", [rows], "i64"),
-    input("loss_weights", [rows]),
-  );
-  return fuseLoss([loss])[0]!;
+function lossOf(plan: TrainPlan, shape: StepShape, seed: Node | undefined): Node {
+  const loss = plainLoss(plan.config, shape);
+  return fuseLoss(adaptedAll(plan, [loss], { batch: shape.batch, seed }))[0]!;
 }
 
 /** `roots` with the plan's adapters in place and its whole weights made trainable. */
