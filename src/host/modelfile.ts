@@ -32,7 +32,10 @@ interface Pieces {
   readonly system: string;
   readonly systemToUser: string;
   readonly user: string;
-  readonly userToAssistant: string;
+  /** After a user's turn: what asks for an answer. */
+  readonly ask: string;
+  /** Between that and an answer that is there already. */
+  readonly answer: string;
   readonly assistantToUser: string;
 }
 
@@ -45,19 +48,23 @@ function cut(template: ChatTemplate, bos: string): Pieces | undefined {
     { role: "assistant", content: MARKS[2] },
     { role: "user", content: MARKS[3] },
   ];
-  const between = (messages: readonly Message[], from: string | undefined, to: string): string | undefined => {
+  const between = (messages: readonly Message[], from: string | undefined, to: string | undefined): string | undefined => {
     const { text } = template.render(messages, { addGenerationPrompt: true });
     const start = from === undefined ? 0 : text.indexOf(from) + from.length;
-    const end = text.indexOf(to);
+    const end = to === undefined ? text.length : text.indexOf(to);
     return end < start ? undefined : text.slice(start, end);
   }; // prettier-ignore
   try {
     const withSystem: Message[] = [{ role: "system", content: MARKS[0] }, ...turns];
+    const ask = between(turns, MARKS[3], undefined);
+    const toAnswer = between(turns, MARKS[1], MARKS[2]);
     const found = {
       system: between(withSystem, undefined, MARKS[0]),
       systemToUser: between(withSystem, MARKS[0], MARKS[1]),
       user: between(turns, undefined, MARKS[1]),
-      userToAssistant: between(turns, MARKS[1], MARKS[2]),
+      ask,
+      answer:
+        ask !== undefined && toAnswer?.startsWith(ask) ? toAnswer.slice(ask.length) : undefined,
       assistantToUser: between(turns, MARKS[2], MARKS[3]),
     };
     const texts = Object.values(found);
@@ -72,12 +79,12 @@ function cut(template: ChatTemplate, bos: string): Pieces | undefined {
 }
 
 function goTemplate(pieces: Pieces): string {
-  const { system, systemToUser, user, userToAssistant, assistantToUser } = pieces;
+  const { system, systemToUser, user, ask, answer, assistantToUser } = pieces;
   const beforeUser = `{{ if eq $before "system" }}${systemToUser}{{ else if eq $before "" }}${user}{{ else }}${assistantToUser}{{ end }}`; // prettier-ignore
   return (
     `{{ $before := "" }}{{ range .Messages }}` +
     `{{ if eq .Role "system" }}${system}{{ .Content }}` +
-    `{{ else if eq .Role "user" }}${beforeUser}{{ .Content }}${userToAssistant}` +
-    `{{ else }}{{ .Content }}{{ end }}{{ $before = .Role }}{{ end }}`
+    `{{ else if eq .Role "user" }}${beforeUser}{{ .Content }}${ask}` +
+    `{{ else }}${answer}{{ .Content }}{{ end }}{{ $before = .Role }}{{ end }}`
   );
 }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { turnEnding } from "../data/chat-spans.ts";
 import { createChatTemplate } from "../data/chat-template.ts";
 import { planGgufModel } from "../formats/gguf/export-model.ts";
 import { ggmlBytes } from "../formats/gguf/types.ts";
@@ -71,5 +72,8 @@ function ollama({ chatTemplate, tokenizerConfig }: Checkpoint, file: string): st
     chatTemplate === undefined
       ? undefined
       : createChatTemplate(chatTemplate, { bosToken, eosToken });
-  return modelfile({ file, template, bosToken, stops: eosToken === undefined ? [] : [eosToken] });
+  // what ends an answer in a chat is often another token than what ends a text
+  const stops = [eosToken ?? "", template ? turnEnding(template).trim() : ""];
+  const unique = [...new Set(stops)].filter((stop) => stop !== "");
+  return modelfile({ file, template, bosToken, stops: unique });
 }
