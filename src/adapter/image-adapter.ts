@@ -133,7 +133,10 @@ export function baseOfAdapter(adapter: Adapter): ImageBase | undefined {
   return imageBaseOf([...modules].map(([module, parts]) => [module, pairOf(parts).a.shape[1]!]));
 }
 
-/** What `adapter` has for each model of a pipeline, with the model's own names of modules. */
+/**
+ * What `adapter` has for each model of a pipeline, with the model's own names of modules: those of transformers 5, whose
+ * CLIPTextModel has no `text_model.` in them.
+ */
 export function adaptersByModel(adapter: Adapter): Map<string, Adapter> {
   const { dropout, init, baseModel } = adapter.config;
   const modules = imageModules(adapter);
@@ -141,7 +144,8 @@ export function adaptersByModel(adapter: Adapter): Map<string, Adapter> {
   for (const model of PIPELINE_MODELS) {
     const own = [...modules].filter(([module]) => module.startsWith(`${model}.`));
     if (own.length === 0) continue;
-    const named = own.map(([module, value]) => [module.slice(model.length + 1), value] as const);
+    const prefix = model === "text_encoder" ? /^text_encoder\.(text_model\.)?/ : `${model}.`;
+    const named = own.map(([module, value]) => [module.replace(prefix, ""), value] as const);
     parts.set(model, imageAdapter(new Map(named), { dropout, init, baseModel }));
   }
   return parts;

@@ -120,7 +120,7 @@ describe("PEFT's folders", () => {
     await saveImageAdapter(xlAdapter(), folder, "peft");
     for (const [model, module] of [
       ["unet", "up_blocks.0.attentions.1.transformer_blocks.9.attn2.to_k"],
-      ["text_encoder", "text_model.encoder.layers.3.self_attn.q_proj"],
+      ["text_encoder", "encoder.layers.3.self_attn.q_proj"],
       ["text_encoder_2", "text_model.encoder.layers.3.mlp.fc1"],
     ] as const) {
       const { config, tensors } = await loadAdapterFolder(join(folder, model));

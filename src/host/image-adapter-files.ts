@@ -8,12 +8,8 @@ import {
   modelAdapters,
 } from "../adapter/formats/diffusers.ts";
 import { adapterFromModels, adapterFromPeft } from "../adapter/formats/image-peft.ts";
-import {
-  adapterFromKohya,
-  adapterToKohya,
-  isKohya,
-  type LoraFile,
-} from "../adapter/formats/kohya.ts";
+import { adapterFromKohya, adapterToKohya, isKohya } from "../adapter/formats/kohya.ts";
+import type { LoraFile } from "../adapter/formats/lora-file.ts";
 import { baseOfAdapter, PIPELINE_MODELS } from "../adapter/image-adapter.ts";
 import { LorikeetError } from "../errors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Engine, Program, Tensors, WeightSource } from "../../src/backends/backend.ts";
-import type { LoraFile } from "../../src/adapter/formats/kohya.ts";
+import type { LoraFile } from "../../src/adapter/formats/lora-file.ts";
 import { createOnnxEngine } from "../../src/backends/onnx/engine.ts";
 import { decodeSafetensors } from "../../src/formats/safetensors.ts";
 import type { Graph } from "../../src/ir/graph.ts";

@@ -14,12 +14,10 @@ import {
 import type { LoraConfig } from "../lora-config.ts";
 import { type AdapterJson, parsePeftConfig, toPeftConfig } from "../peft-config.ts";
 import { siteOf } from "../targets.ts";
-import type { LoraFile } from "./kohya.ts";
+import { type LoraFile, METADATA } from "./lora-file.ts";
 
 /** Name that diffusers gives a LoRA file. */
 export const DIFFUSERS_FILE = "pytorch_lora_weights.safetensors";
-/** Metadata entry with the configurations. */
-export const METADATA = "lora_adapter_metadata";
 
 /** What the metadata says of one model's adapter, read and as it stands. */
 export interface ModelConfig {
@@ -157,10 +155,17 @@ function placeOf(key: string): { module: string; part: string } | undefined {
   return module === undefined ? undefined : { module: current(module), part: ending[1] };
 }
 
-/** The module's name now: `attn1.processor.to_q_lora` was `attn1.to_q`. */
+/**
+ * The module's name in checkpoints: `attn1.processor.to_q_lora` was `attn1.to_q`, and CLIPTextModel of transformers 5
+ * has no `text_model.` in it.
+ */
 function current(module: string): string {
   const names = module.startsWith("unet.") ? PROCESSORS : IN_TEXT;
-  return module.replace(
+  const named = module.replace(
+    /^(text_encoder(?:_2)?)\.(?=encoder\.|embeddings\.)/,
+    "$1.text_model.",
+  );
+  return named.replace(
     /\.(?:processor\.)?(to_(?:q|k|v|out)_lora)$/,
     (_, old: string) => `.${names[old]!}`,
   );

@@ -9,8 +9,9 @@ import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, peftKey } from "../adapter.ts";
 import { attachImageAdapter, baseOfAdapter, imageAdapter } from "../image-adapter.ts";
 import { adapterFromDiffusers, adapterToDiffusers } from "./diffusers.ts";
-import { adapterFromKohya, adapterToKohya, isKohya, type LoraFile } from "./kohya.ts";
+import { adapterFromKohya, adapterToKohya, isKohya } from "./kohya.ts";
 import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
+import type { LoraFile } from "./lora-file.ts";
 
 const file = (name: string, format: string): Promise<LoraFile> =>
   readLoraFile(`lora/${name}/${format}.safetensors`);

@@ -3,7 +3,8 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, PEFT_PREFIX } from "../adapter.ts";
 import { PIPELINE_MODELS } from "../image-adapter.ts";
 import { toPeftConfig } from "../peft-config.ts";
-import { adapterFromDiffusers, METADATA, metadataOf } from "./diffusers.ts";
+import { adapterFromDiffusers, metadataOf } from "./diffusers.ts";
+import { METADATA } from "./lora-file.ts";
 
 /** One adapter of a pipeline from those of its models, by name (`unet`, `text_encoder` …). */
 export function adapterFromModels(models: ReadonlyMap<string, Adapter>): Adapter {

@@ -8,12 +8,10 @@ import type { Adapter } from "../adapter.ts";
 import { pairOf } from "../adapter-modules.ts";
 import { baseOfAdapter, imageAdapter, type ImageModule, imageModules } from "../image-adapter.ts";
 import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
+import { type LoraFile, METADATA } from "./lora-file.ts";
 
-/** A LoRA file: tensors by key, and metadata. */
-export interface LoraFile {
-  readonly tensors: ReadonlyMap<string, Tensor>;
-  readonly metadata: Readonly<Record<string, string>>;
-}
+/** Where diffusers' metadata is kept: diffusers refuses files that have it and alphas. */
+const KEPT = `lorikeet_${METADATA}`;
 
 const PARTS: Readonly<Record<string, string>> = {
   "lora_down.weight": "lora_A.weight",
@@ -52,7 +50,10 @@ export function adapterFromKohya(
     else entry.parts.set(PARTS[part!]!, part === "dora_scale" ? asMagnitude(value) : value);
   }
   refuseUnknown(unknown);
-  return imageAdapter(found, { metadata });
+  const { [KEPT]: kept, ...others } = metadata;
+  return imageAdapter(found, {
+    metadata: { ...others, ...(kept !== undefined && { [METADATA]: kept }) },
+  });
 }
 
 /**
@@ -94,7 +95,8 @@ function metadataOf(
   modules: ReadonlyMap<string, ImageModule>,
   isXl: boolean,
 ): Readonly<Record<string, string>> {
-  const { config, metadata = {} } = adapter;
+  const { config } = adapter;
+  const { [METADATA]: kept, ...others } = adapter.metadata ?? {};
   const hasConvolutions = [...modules.values()].some(
     ({ parts }) => (pairOf(parts).a.shape[2] ?? 1) > 1,
   );
@@ -106,7 +108,8 @@ function metadataOf(
     ss_base_model_version: isXl ? "sdxl_base_v1-0" : isV2 ? "sd_v2" : "sd_v1",
     ss_v2: isV2 ? "True" : "False",
     ...(hasConvolutions && { ss_network_args: JSON.stringify({ conv_dim: String(config.r) }) }),
-    ...metadata,
+    ...others,
+    ...(kept !== undefined && { [KEPT]: kept }),
   };
 }
 
