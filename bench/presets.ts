@@ -37,6 +37,12 @@ export const presets: Readonly<
     ...{ hidden_size: 2048, intermediate_size: 8192, num_hidden_layers: 16, vocab_size: 128256 },
     ...{ num_attention_heads: 32, num_key_value_heads: 8, head_dim: 64 },
   },
+  "llama3.1-8b": {
+    ...shared,
+    ...{ hidden_size: 4096, intermediate_size: 14336, num_hidden_layers: 32, vocab_size: 128256 },
+    ...{ num_attention_heads: 32, num_key_value_heads: 8, head_dim: 128 },
+    tie_word_embeddings: false,
+  },
 };
 
 /** A folder with random weights of that shape, made at the first call. */

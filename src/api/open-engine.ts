@@ -29,7 +29,7 @@ export interface DeviceOptions {
  * An engine over the frozen `weights`.
  * @throws LorikeetError `unknown-device` listing the devices there are; `cuda-library`, `cuda-driver` or `cuda-device`
  * where a GPU was asked for and is not usable; `engine-self-test` where it computes something else than the reference;
- * `base-dtype` where a device does not have it
+ * `unsupported-base-dtype` where a device does not have it
  */
 export async function openEngine(
   weights: WeightSource,
@@ -93,7 +93,7 @@ export function cudaOptions({ baseDtype = "auto" }: DeviceOptions, index = "0"):
 function onnxDtype({ baseDtype = "auto" }: DeviceOptions, device: string): BaseDType {
   if (baseDtype !== "f16" && baseDtype !== "fp8") return baseDtype;
   throw new LorikeetError(
-    "base-dtype",
+    "unsupported-base-dtype",
     `Expected a GPU for base dtype ${baseDtype}, got ${device}`,
     {
       hint: "Use --device cuda, or --base-dtype bf16, int8 or nf4.",

@@ -3,6 +3,7 @@ import { checks as attention } from "./attention.ts";
 import type { Check } from "./check.ts";
 import { checks as curve } from "./curve.ts";
 import { checks as decode } from "./decode.ts";
+import { checks as fp8 } from "./fp8.ts";
 import { checks as golden } from "./golden.ts";
 import { checks as memory } from "./memory.ts";
 import { checks as ops } from "./ops.ts";
@@ -15,6 +16,7 @@ export const allChecks: readonly Check[] = [
   ...attention,
   ...ops,
   ...quantize,
+  ...fp8,
   ...skinny,
   ...decode,
   ...golden,

@@ -23,6 +23,8 @@ interface Case {
   /** A folder of the repository with weights, or a shape that gets random ones. */
   readonly base: string;
   readonly options: CudaOptions;
+  /** How the peer computes what ours is compared with. */
+  readonly peer: keyof Peer["losses"];
   /** Largest relative distance of the mean loss of ten steps. */
   readonly limit: number;
 }
@@ -30,7 +32,8 @@ interface Case {
 /** What PEFT did, and where its files are. */
 interface Peer {
   readonly folder: string;
-  readonly losses: readonly number[];
+  /** By how it computed. */
+  readonly losses: Readonly<Record<"bf16" | "fp32", readonly number[]>>;
   readonly learningRate: number;
 }
 
@@ -52,7 +55,7 @@ function runPeer(base: string): Peer {
   const { status, stderr } = spawnSync("python3", args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`PEFT failed: ${stderr.slice(-800)}`);
   const { losses, lr } = JSON.parse(readFileSync(join(folder, "losses.json"), "utf8")) as {
-    losses: number[];
+    losses: Peer["losses"];
     lr: number;
   };
   const peer = { folder, losses, learningRate: lr };
@@ -123,34 +126,34 @@ async function trainOurs(peer: Peer, options: CudaOptions): Promise<number[]> {
   return losses;
 }
 
-async function checkCurve({ base, options, limit }: Case): Promise<string> {
+async function checkCurve({ base, options, peer: kind, limit }: Case): Promise<string> {
   const peer = runPeer(base);
+  const theirs = peer.losses[kind];
   const ours = await trainOurs(peer, options);
   const mean = (values: readonly number[], from: number): number =>
     values.slice(from, from + WINDOW).reduce((sum, value) => sum + value, 0) / WINDOW;
   let worst = { distance: 0, from: 0 };
   for (let from = 0; from < STEPS; from += WINDOW) {
-    const distance = Math.abs(mean(ours, from) / mean(peer.losses, from) - 1);
+    const distance = Math.abs(mean(ours, from) / mean(theirs, from) - 1);
     if (!(distance <= worst.distance)) worst = { distance, from };
   }
-  const single = Math.max(...ours.map((loss, i) => Math.abs(loss / peer.losses[i]! - 1)));
-  const text = `ten steps differ by at most ${(worst.distance * 100).toFixed(2)} % (from step ${worst.from + 1}), one step by ${(single * 100).toFixed(2)} %; loss ${ours[0]!.toFixed(3)} to ${ours.at(-1)!.toFixed(3)}, PEFT ${peer.losses[0]!.toFixed(3)} to ${peer.losses.at(-1)!.toFixed(3)}`;
+  const single = Math.max(...ours.map((loss, i) => Math.abs(loss / theirs[i]! - 1)));
+  const text = `ten steps differ by at most ${(worst.distance * 100).toFixed(2)} % (from step ${worst.from + 1}), one step by ${(single * 100).toFixed(2)} %; loss ${ours[0]!.toFixed(3)} to ${ours.at(-1)!.toFixed(3)}, PEFT (${kind}) ${theirs[0]!.toFixed(3)} to ${theirs.at(-1)!.toFixed(3)}`;
   if (!(worst.distance <= limit)) throw new Error(`expected at most ${limit * 100} %: ${text}`);
   return text;
 }
 
-const CASES: readonly Case[] = [
-  ...["smollm2-135m", "models/storyteller-6m"].flatMap((base) => [
-    { name: `${base} bf16`, base, options: {}, limit: 1e-2 },
-    { name: `${base} f16`, base, options: { precision: "f16" as const }, limit: 1e-2 },
-  ]),
-  {
-    name: "smollm2-135m f32",
-    base: "smollm2-135m",
-    options: { precision: "f32" },
-    limit: 1e-2,
-  },
-];
+/** What is compared with what: 16 bits at another place than PEFT's with float32. */
+const KINDS = [
+  { name: "bf16", options: {}, peer: "bf16", limit: 1e-2 },
+  { name: "f16", options: { precision: "f16" }, peer: "fp32", limit: 1e-2 },
+  { name: "f32", options: { precision: "f32" }, peer: "fp32", limit: 1e-2 },
+  { name: "fp8", options: { quantization: "fp8" }, peer: "bf16", limit: 2e-2 },
+] as const;
+
+const CASES: readonly Case[] = ["smollm2-135m", "models/storyteller-6m"].flatMap((base) =>
+  KINDS.map((kind) => ({ ...kind, base, name: `${base} ${kind.name}` })),
+);
 
 export const checks: readonly Check[] = CASES.map((each) => ({
   name: `curve of ${STEPS} steps beside PEFT, ${each.name}`,

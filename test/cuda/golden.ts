@@ -249,6 +249,7 @@ export const checks: readonly Check[] = [
     name: `golden lora ${precision} checkpointed`,
     run: () => checkGolden("lora", precision, { isCheckpointed: true }),
   })),
+  { name: "golden lora bf16 fp8", run: () => checkGolden("lora", "bf16", { quantization: "fp8" }) },
   ...(["nf4", "int8"] as const).map((quantization) => ({
     name: `golden lora bf16 ${quantization} checkpointed`,
     run: () => checkGolden("lora", "bf16", { isCheckpointed: true, quantization }),

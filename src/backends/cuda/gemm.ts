@@ -14,6 +14,8 @@ import {
 } from "./ffi/cublaslt.ts";
 
 type GemmType = "bf16" | "f16" | "f32";
+/** 8-bit operands, whose rows have factors: `scaleA` and `scaleB` of the operands, float32. */
+type OperandType = GemmType | "f8_e4m3";
 
 /** d (M, N) = alpha · a·b + beta · c, row-major; `ld` are elements from row to row as stored. */
 export interface GemmSpec {
@@ -24,7 +26,7 @@ export interface GemmSpec {
   readonly transA: boolean;
   /** b is stored (N, K). */
   readonly transB: boolean;
-  readonly type: GemmType;
+  readonly type: OperandType;
   /** Type of c and d. */
   readonly outType: GemmType;
   readonly lda: number;
@@ -49,6 +51,9 @@ export interface GemmOperands {
   readonly b: number;
   readonly c: number;
   readonly d: number;
+  /** Factors of the rows of a, and of b as it is stored, for 8-bit operands. */
+  readonly scaleA?: number;
+  readonly scaleB?: number;
 }
 
 /** A product ready to run. */
@@ -63,6 +68,7 @@ const CANDIDATES = 12;
 const ROUNDS = 7;
 const MIN_FLOPS_TO_TIME = 1e7;
 const REDUCTION_IN_COMPUTE_TYPE = 2;
+const SCALE_OF_ROWS = 3;
 
 /** Products of one device: descriptors and chosen algorithms by spec. */
 export interface GemmPlanner {
@@ -105,6 +111,7 @@ function choose(
   operands: GemmOperands,
 ): Gemm {
   const descriptors = describe(lt, spec);
+  setScales(lt, descriptors, operands);
   const algorithms = heuristics(lt, descriptors);
   if (algorithms.length === 0)
     throw new LorikeetError(
@@ -119,6 +126,7 @@ function choose(
     (algorithm: Uint8Array) =>
     (at: GemmOperands): void => {
       const { operation, a, b, c, d } = descriptors;
+      setScales(lt, descriptors, at);
       const bytes = Number(
         new BigUint64Array(algorithm.buffer, algorithm.byteOffset + HEURISTIC.workspace, 1)[0],
       );
@@ -132,6 +140,17 @@ function choose(
   if (algorithms.length === 1 || flops < MIN_FLOPS_TO_TIME)
     return { enqueue: runner(algorithms[0]!), milliseconds: 0 };
   return fastest(device, algorithms.map(runner), operands);
+}
+
+/** The library's first operand is our b; the pointers are read when a call is put on the stream. */
+function setScales({ call }: CublasLt, { operation }: Descriptors, at: GemmOperands): void {
+  if (at.scaleA === undefined || at.scaleB === undefined) return;
+  const set = (attribute: number, address: number): void =>
+    void call.cublasLtMatmulDescSetAttribute(
+      ...([operation, attribute, BigUint64Array.of(BigInt(address)), 8] as const),
+    );
+  set(DESC.scaleA, at.scaleB);
+  set(DESC.scaleB, at.scaleA);
 }
 
 /** The candidate with the smallest median time. They take turns, so that all see the same clocks. */
@@ -172,8 +191,13 @@ function describe({ call }: CublasLt, spec: GemmSpec): Descriptors {
   const operation = out[0]!;
   call.cublasLtMatmulDescSetAttribute(operation, DESC.transA, int(spec.transB ? 1 : 0), 4);
   call.cublasLtMatmulDescSetAttribute(operation, DESC.transB, int(spec.transA ? 1 : 0), 4);
+  if (spec.type === "f8_e4m3") {
+    call.cublasLtMatmulDescSetAttribute(operation, DESC.scaleModeA, int(SCALE_OF_ROWS), 4);
+    call.cublasLtMatmulDescSetAttribute(operation, DESC.scaleModeB, int(SCALE_OF_ROWS), 4);
+    call.cublasLtMatmulDescSetAttribute(operation, DESC.fastAccumulate, Int8Array.of(1), 1);
+  }
   const layout = (
-    type: GemmType,
+    type: OperandType,
     rows: number,
     columns: number,
     ld: number,

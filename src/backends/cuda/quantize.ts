@@ -4,7 +4,10 @@ import { type Kernel, loadModule } from "./kernels.ts";
 import { writeDevice } from "./memory.ts";
 import { addressOf, type Storage, type Value } from "./plan/value.ts";
 
-/** `nf4`: 4-bit normal floats in blocks of 64 with doubly quantized scales; `int8`: one scale a row. */
+/**
+ * `nf4`: 4-bit normal floats in blocks of 64 with doubly quantized scales; `int8`: one scale a row; `fp8`: 8-bit floats
+ * with one scale a row, whose products run in 8 bits too.
+ */
 export type Quantization = "nf4" | "int8" | "fp8";
 
 /** A weight that is stored in few bits. */
@@ -42,7 +45,11 @@ export function isQuantizable(rows: number, columns: number): boolean {
   return columns % BLOCK === 0 && rows > 0;
 }
 
-export function openQuantizer(device: Device, kind: Quantization, storage: Storage): Quantizer {
+export function openQuantizer(
+  device: Device,
+  kind: Exclude<Quantization, "fp8">,
+  storage: Storage,
+): Quantizer {
   const module = loadModule(device, ["quantize"], { T: storage });
   return kind === "nf4" ? nf4Quantizer(device, module) : int8Quantizer(device, module);
 }

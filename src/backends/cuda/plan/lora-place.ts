@@ -37,12 +37,12 @@ export function placeGroup(context: PlanContext, group: LoraGroup): PlacedGroup 
       members.every(({ sum: { node } }) => canPlace(context, node, node.shape.at(-1)!))) &&
     members.every(({ adapter }) => !adapter || !context.values.has(adapter.u));
   if (!isFree || !canAdd(context, members[0]!.sum)) return undefined;
-  const block = context.weights.placeBlock(
+  const block = context.weights.placeBlock({
     names,
-    members.map(({ weight }) => weight.shape),
-    precision,
+    shapes: members.map(({ weight }) => weight.shape),
+    storage: precision,
     border,
-  );
+  });
   if (!block) return undefined;
   const tokens = members[0]!.sum.node.shape[0]!;
   const rows = offsets(members.map(({ weight }) => weight.shape[0]!));
