@@ -37,6 +37,11 @@ test("train: adapter, metrics, curve and report; a second run is refused; resume
   const resumed = await lorikeet("train", saved, "--resume", "--max-steps", "3", "--json");
   expect(resumed.code).toBe(0);
   expect(eventsIn(resumed.out, "step")).toMatchObject([{ step: 3 }]);
+  const other = await lorikeet("train", saved, "--resume", "--r", "4", "--lora-dropout", "0.5");
+  expect([other.code, other.out]).toEqual([1, ""]);
+  expect(other.err).toContain("error[run-changed]");
+  expect(other.err).toContain("r is 4, it was 2");
+  expect(other.err).toContain("lora_dropout is 0.5, it was 0");
   const steps = eventsIn(await readFile(join(folder, "metrics.jsonl"), "utf8"), "step");
   expect(steps).toMatchObject([{ step: 1 }, { step: 2 }, { step: 3 }]);
 

@@ -4,12 +4,17 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
 import { PIPELINE_MODELS } from "../adapter/image-adapter.ts";
 import { LorikeetError } from "../errors.ts";
+import { faultsError } from "../formats/faults.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
 import type { RunState } from "../train/setup.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { asFileError } from "./file-errors.ts";
 import { isFile, readText, writeAtomically } from "./files.ts";
+import { RUN_FILES } from "./run-files/record.ts";
+import { readTrainConfig } from "./train-config-read.ts";
+import type { TrainConfig } from "./train-config.ts";
+import { fieldInfo, TRAIN_KEYS } from "./train-fields.ts";
 
 /** How adapters are written into a folder, and read from it. */
 export interface AdapterStorage {
@@ -93,15 +98,13 @@ export async function hasAdapter(folder: string): Promise<boolean> {
 
 /**
  * Makes sure that a run may write into `folder`: it is empty of runs, or the run there is resumed or overwritten.
- * @throws LorikeetError `output-exists` when there is a run and neither was asked for
+ * @throws LorikeetError `output-exists` when there is a run and neither was asked for; `run-changed`
  */
-export async function claimOutput(
-  folder: string,
-  options: { resume: boolean; overwrite: boolean },
-): Promise<void> {
+export async function claimOutput(folder: string, config: TrainConfig): Promise<void> {
   const isTaken = (await hasAdapter(folder)) || (await stepsIn(folder)).length > 0;
-  if (!isTaken || options.resume) return;
-  if (!options.overwrite)
+  if (!isTaken) return;
+  if (config.resume) return checkSameLora(folder, config);
+  if (!config.overwrite)
     throw new LorikeetError(
       "output-exists",
       `Expected ${folder} to hold no run yet; it holds one`,
@@ -111,6 +114,24 @@ export async function claimOutput(
     );
   for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
   for (const name of RESULTS) await rm(join(folder, name), { recursive: true, force: true });
+}
+
+/** A run goes on with the adapter that it has. @throws LorikeetError `run-changed` when another one is asked for */
+async function checkSameLora(folder: string, config: TrainConfig): Promise<void> {
+  const path = join(folder, RUN_FILES.config);
+  if (!(await isFile(path))) return;
+  const before = await readTrainConfig({ file: path });
+  const faults = TRAIN_KEYS.filter((key) => fieldInfo(key).group === "LoRA")
+    .map((key) => ({ key, was: JSON.stringify(before[key]), is: JSON.stringify(config[key]) }))
+    .filter(({ was, is }) => was !== is)
+    .map(({ key, was, is }) => `${key} is ${is}, it was ${was}`);
+  if (faults.length > 0)
+    throw faultsError(
+      "run-changed",
+      `the LoRA settings that the run in ${folder} began with`,
+      faults,
+      "Leave them as they were to resume, or start anew: --overwrite, or another output_dir.",
+    );
 }
 
 async function removeCheckpoint(folder: string, step: number): Promise<void> {

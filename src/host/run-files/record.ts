@@ -10,7 +10,7 @@ import { renderReport, type ReportPicture, type RunReport } from "./report.ts";
 import { openTensorBoard } from "./tensorboard.ts";
 
 /** What a run leaves in its folder beside the adapter. */
-const RUN_FILES: Readonly<Record<"config" | "metrics" | "curve" | "report", string>> = {
+export const RUN_FILES: Readonly<Record<"config" | "metrics" | "curve" | "report", string>> = {
   config: "train-config.yaml",
   metrics: "metrics.jsonl",
   curve: "loss.svg",
