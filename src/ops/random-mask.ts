@@ -1,21 +1,18 @@
 import type { Shape } from "../tensor/shape.ts";
 import { defineOp, type Op } from "./define.ts";
-import { randomDrop } from "./random-drop.ts";
+import { randomKeep } from "./random-keep.ts";
 
-/**
- * 0 with probability `p`, else 1/(1−p). Element i is dropped when hash32(hash32(seed, stream), i) < p·2³²: the
- * same mask on every engine, and again when a checkpointed block is recomputed. `seed` is an integer scalar.
- */
+/** 0 with probability `p`, else 1/(1−p): where `randomKeep` is true. `seed` is an integer scalar. */
 export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number }> = defineOp(
   "randomMask",
   {
     inputs: ["seed"],
     infer: ({ shape }) => ({ shape, dtype: "f32" }),
     evaluate: ({ seed, p, node }) =>
-      randomDrop.rules.evaluate!(node, [seed]).map((isDropped) => (isDropped ? 0 : 1 / (1 - p))),
+      randomKeep.rules.evaluate!(node, [seed]).map((isKept) => isKept / (1 - p)),
     onnx(emit, { seed, p, node }) {
-      const isDropped = randomDrop.rules.onnx!(emit, node, [seed])!;
-      return emit.node("Where", [isDropped, emit.scalar(0), emit.scalar(1 / (1 - p))]);
+      const kept = emit.node("Cast", [randomKeep.rules.onnx!(emit, node, [seed])!], { to: 1 });
+      return emit.node("Mul", [kept, emit.scalar(1 / (1 - p))]);
     },
     cases: [
       {
@@ -28,7 +25,7 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
         shapes: { seed: [] },
         ids: { seed: 1000 },
         attrs: { shape: [12], p: 0.5, stream: 3 },
-        known: { inputs: { seed: [7] }, output: [2, 2, 2, 0, 2, 2, 2, 0, 2, 0, 0, 0] },
+        known: { inputs: { seed: [7] }, output: [0, 2, 0, 0, 2, 0, 2, 0, 0, 2, 0, 2] },
         noGradient: "random, no float input",
       },
       {

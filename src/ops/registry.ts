@@ -39,7 +39,7 @@ import { neg } from "./neg.ts";
 import { nf4Linear } from "./nf4-linear.ts";
 import { pad } from "./pad.ts";
 import { quickGelu } from "./quick-gelu.ts";
-import { randomDrop } from "./random-drop.ts";
+import { randomKeep } from "./random-keep.ts";
 import { randomMask } from "./random-mask.ts";
 import { reduceMax } from "./reduce-max.ts";
 import { reduceSum } from "./reduce-sum.ts";
@@ -107,7 +107,7 @@ export const operators: Readonly<Record<string, { readonly rules: Rules }>> = {
   nf4Linear,
   pad,
   quickGelu,
-  randomDrop,
+  randomKeep,
   randomMask,
   reduceMax,
   reduceSum,

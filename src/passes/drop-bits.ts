@@ -1,15 +1,15 @@
 import type { Node } from "../ir/node.ts";
 import { rewrite } from "../ir/rewrite.ts";
+import { cast } from "../ops/cast.ts";
 import { constant } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
-import { randomDrop } from "../ops/random-drop.ts";
+import { randomKeep } from "../ops/random-keep.ts";
 import { randomMask } from "../ops/random-mask.ts";
-import { select } from "../ops/select.ts";
 import type { Shape } from "../tensor/shape.ts";
 
 /**
- * Dropout by truth values: x·mask becomes (dropped ? 0 : x)·1/(1−p). What the backward pass keeps is a byte an element
- * instead of four, and the factor joins the product that follows.
+ * Dropout by truth values: x·mask becomes x·(0 or 1)·1/(1−p). What the backward pass keeps is a byte an element instead
+ * of four, and the factor joins the product that follows.
  */
 export function dropBits(roots: readonly Node[]): Node[] {
   return rewrite(roots, (node) => {
@@ -19,11 +19,12 @@ export function dropBits(roots: readonly Node[]): Node[] {
     if (!mask || !x || x.shape.join() !== mask.shape.join()) return undefined;
     const attrs = mask.attrs as unknown as { shape: Shape; p: number; stream: number };
     const again = node.phase && { phase: node.phase };
-    const isDropped = {
-      ...randomDrop(mask.inputs[0]!, attrs),
+    const isKept = {
+      ...randomKeep(mask.inputs[0]!, attrs),
       ...(mask.phase && { phase: mask.phase }),
     };
-    const kept = { ...select(isDropped, constant(0), x), ...again };
+    const bits = { ...cast(isKept, { dtype: x.dtype }), ...again };
+    const kept = { ...mul(x, bits), ...again };
     return { ...mul(kept, constant(1 / (1 - attrs.p))), ...again };
   });
 }

@@ -2,6 +2,7 @@ import { topological } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import type { Rules } from "../ir/rules.ts";
 import { rewrite } from "../ir/rewrite.ts";
+import { cast } from "../ops/cast.ts";
 import { gelu } from "../ops/gelu.ts";
 import { layerNorm } from "../ops/layer-norm.ts";
 import { mul } from "../ops/mul.ts";
@@ -17,9 +18,21 @@ import { swiglu } from "../ops/swiglu.ts";
 
 /** Ops that cost one pass over memory, about as much as reading a kept result from it. */
 const cheap: ReadonlySet<Rules> = new Set(
-  [gelu, layerNorm, mul, neg, relu, reshape, rmsNorm, select, sigmoid, silu, slice, swiglu].map(
-    (op) => op.rules,
-  ),
+  [
+    cast,
+    gelu,
+    layerNorm,
+    mul,
+    neg,
+    relu,
+    reshape,
+    rmsNorm,
+    select,
+    sigmoid,
+    silu,
+    slice,
+    swiglu,
+  ].map((op) => op.rules),
 );
 
 /**

@@ -146,7 +146,7 @@ function computed(
     case "gatherRows":
       return { text: gathered(kernel, node, indices, at), at };
     case "randomMask":
-    case "randomDrop":
+    case "randomKeep":
       return { text: randomElement(kernel, node, indices), at };
     default:
       throw new LorikeetError(
@@ -214,13 +214,14 @@ function randomElement(kernel: KernelText, node: Node, indices: readonly Index[]
       "unsupported-op",
       "Expected the seed of a random mask to be an input of the program",
     );
-  const key = `hash32((u32)${parameterOf(kernel, seed)}[0], ${stream}u)`;
+  const word = (k: number, counter: string): string =>
+    `(hash32(hash32((u32)${parameterOf(kernel, seed)}[0], ${k}u), ${counter}) | 1u)`;
   const threshold = Math.ceil(p * 2 ** 32);
-  const isDrop = node.op.name === "randomDrop";
-  const [dropped, kept] = isDrop ? ["1.f", "0.f"] : ["0.f", literalText(1 / (1 - p))];
+  const [dropped, kept] = ["0.f", node.op.name === "randomKeep" ? "1.f" : literalText(1 / (1 - p))];
   if (threshold > 0xffffffff) return dropped;
-  const word = `hash32(${key}, ${joined(indices, node.shape).text})`;
-  return `(${word} < ${threshold}u ? ${dropped} : ${kept})`;
+  const row = joined(indices.slice(0, -1), node.shape.slice(0, -1)).text;
+  const product = [word(0, row), word(1, indices.at(-1)!.text), word(2, `${stream}u`)].join(" * ");
+  return `(${product} < ${threshold}u ? ${dropped} : ${kept})`;
 }
 
 /** Where the element at `indices` (of `shape`) of `value` is, from its first element. */

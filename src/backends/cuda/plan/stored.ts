@@ -44,7 +44,7 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
     if (isSpecial(node, sums)) node.inputs.forEach(need);
     if (isReduction(node)) stored.add(node);
     if (node.op.name === "gatherRows") need(node.inputs[0]!);
-    if (node.op.name === "randomDrop" || node.op.name === "randomMask") need(node.inputs[0]!);
+    if (node.op.name === "randomKeep" || node.op.name === "randomMask") need(node.inputs[0]!);
   }
   const cost = new Map<Node, number>();
   for (const node of plan.order) {
