@@ -29,12 +29,17 @@ const engine = await openEngine(model.checkpoint.weights, {
   threads: job.threads,
   baseDtype: job.baseDtype,
 });
-for (const { name, shape } of trainableParameters(plan))
-  await engine.set(name!, initialTensor(adapter, name!, shape, 0));
 const beforeCompile = performance.now();
-const program = await engine.compile(
+// compiled while the engine's thread starts
+const compiling = engine.compile(
   trainingGraph(plan, { batch, length, rows, hasSegments: false }),
 );
+await Promise.all(
+  trainableParameters(plan).map(({ name, shape }) =>
+    engine.set(name!, initialTensor(adapter, name!, shape, 0)),
+  ),
+);
+const program = await compiling;
 const compileSeconds = (performance.now() - beforeCompile) / 1000;
 
 const feeds = randomBatch(Number(config["vocab_size"]));

@@ -60,7 +60,8 @@ function sessionOptions(options: SessionOptions): InferenceSession.SessionOption
     intraOpNumThreads: options.threads,
     interOpNumThreads: 1,
     executionMode: "sequential",
-    graphOptimizationLevel: "basic",
+    // the graph leaves nothing to the basic optimizers, and they take as long as all else that makes a session
+    graphOptimizationLevel: options.provider === "cpu" ? "disabled" : "basic",
     enableMemPattern: false,
     enableCpuMemArena: options.keepsMemory,
     logSeverityLevel: 3,
