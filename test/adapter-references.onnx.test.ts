@@ -82,3 +82,16 @@ describe("--adapter", () => {
     expect(err).toContain("missing-base");
   });
 });
+
+it("convert --plain: a PiSSA adapter as plain LoRA of twice the rank, which merges without its base being changed first", async () => {
+  const fixtures = join(import.meta.dirname, "fixtures");
+  const [pissa, base] = [join(fixtures, "adapters/init-pissa/adapter"), join(fixtures, "models/llama")]; // prettier-ignore
+  const told = await lorikeet("convert", pissa, "--to", "peft", "--plain", "-m", base, "-o", at("plain")); // prettier-ignore
+  expect(told.code, told.err).toBe(0);
+  const seen = JSON.parse((await lorikeet("inspect", at("plain"), "--json")).out) as AdapterInspection; // prettier-ignore
+  expect([seen.r, seen.alpha]).toEqual([8, 16]);
+  for (const [name, adapter] of [["pissa-merged", pissa], ["plain-merged", at("plain")]] as const)
+    expect((await lorikeet("merge", "-a", adapter, "-m", base, "-o", at(name))).code).toBe(0);
+  const [one, other] = [await weightsOf(at("pissa-merged")), await weightsOf(at("plain-merged"))];
+  for (const [key, values] of one) expect(other.get(key)).toEqual(values);
+}); // prettier-ignore

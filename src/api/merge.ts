@@ -3,6 +3,7 @@ import { mergedCheckpoint, type MergeOptions } from "../host/merged-checkpoint.t
 import { saveCheckpoint, type SavedModel, type SaveOptions } from "../host/save-checkpoint.ts";
 import { type GgufSaveOptions, saveGguf, storedType } from "../host/save-gguf.ts";
 import type { Model } from "./model.ts";
+import { plainAdapter } from "./plain-adapter.ts";
 
 /** What `merge` wrote. */
 export interface MergeResult extends SavedModel {
@@ -15,7 +16,8 @@ export interface MergeResult extends SavedModel {
 /**
  * Writes `model`'s base with `adapter` merged into it as a Hugging Face folder, weight by weight: W + scale·B·A (or
  * DoRA's form), rounded once to the base's dtype. Nothing is left behind on an error.
- * @throws LorikeetError `quantized-base`, `adapter-mismatch`, `cannot-merge`, `not-finite`, `output-exists`
+ * @throws LorikeetError `quantized-base`, `adapter-mismatch`, `cannot-merge`, `plain-lora`, `not-finite`,
+ * `output-exists`
  */
 export async function merge(
   model: Model,
@@ -26,7 +28,7 @@ export async function merge(
   const { layers, family } = model;
   const merged = await mergedCheckpoint(
     model.checkpoint,
-    adapter,
+    await plainAdapter(adapter, model),
     { layers, head: family.head },
     options,
   );
@@ -47,7 +49,8 @@ export async function mergeToGguf(
   const { layers, family, checkpoint } = model;
   const base = { layers, head: family.head };
   // rounded once, to the file's type
-  const merged = await mergedCheckpoint(checkpoint, adapter, base, { ...options, dtype: "f32" });
+  const plain = await plainAdapter(adapter, model);
+  const merged = await mergedCheckpoint(checkpoint, plain, base, { ...options, dtype: "f32" });
   const type = options.type ?? storedType(checkpoint);
   const saved = await saveGguf(merged, outDir, { ...options, type });
   return { ...saved, changed: merged.changed, unties: merged.unties };

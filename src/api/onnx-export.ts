@@ -9,6 +9,7 @@ import type { HfConfig } from "../models/config.ts";
 import { causalLM } from "../models/registry.ts";
 import type { MergeResult } from "./merge.ts";
 import type { Model } from "./model.ts";
+import { plainAdapter } from "./plain-adapter.ts";
 
 /**
  * Writes `model`'s base with `adapter` merged into it as an ONNX folder that Transformers.js runs.
@@ -23,7 +24,8 @@ export async function mergeToOnnx(
   const { layers, family, checkpoint } = model;
   const base = { layers, head: family.head };
   // rounded once, to the file's type
-  const merged = await mergedCheckpoint(checkpoint, adapter, base, { ...options, dtype: "f32" });
+  const plain = await plainAdapter(adapter, model);
+  const merged = await mergedCheckpoint(checkpoint, plain, base, { ...options, dtype: "f32" });
   const saved = await saveOnnx(withinContext(merged), outDir, partsOf(merged, options), options);
   return { ...saved, changed: merged.changed, unties: merged.unties };
 }

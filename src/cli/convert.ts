@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { loadPipeline, pipelineNaming } from "../api/image-pipeline.ts";
 import { loadModel } from "../api/load-model.ts";
 import { exportGguf } from "../api/merge.ts";
+import { plainAdapter } from "../api/plain-adapter.ts";
 import { exportOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
 import { saveAdapter } from "../host/adapter-files.ts";
@@ -33,6 +34,7 @@ interface Flags {
   readonly model?: string;
   readonly dtype?: string;
   readonly overwrite?: boolean;
+  readonly plain?: boolean;
 }
 
 /** `lorikeet convert`: an adapter between PEFT, GGUF, mlx-lm, diffusers and kohya, or a model to GGUF or ONNX. */
@@ -53,6 +55,10 @@ export function register(command: Command, { out }: CliContext): void {
     )
     .option("-m, --model <ref>", "base of the adapter; default: the one that its config names")
     .option("--dtype <type>", "type of a model's matrices: f32, f16, bf16 or q8_0", parseType)
+    .option(
+      "--plain",
+      "to peft: PiSSA and OLoRA as plain LoRA of the untouched base, of twice the rank",
+    )
     .option("--overwrite", "replace what is there")
     .addHelpText("after", EXAMPLES)
     .action(async (source: string, flags: Flags) => {
@@ -66,14 +72,16 @@ export function register(command: Command, { out }: CliContext): void {
 async function convertAdapter(
   command: Command,
   source: string,
-  { to, output, model, overwrite }: Flags,
+  { to, output, model, overwrite, plain }: Flags,
 ): Promise<void> {
   if (!overwrite) await refuseExisting(output);
   if (to === "onnx" || to === "diffusers" || to === "kohya")
     command.error(`error: ${source} is an adapter of a language model; ${to === "onnx" ? "merge it for Transformers.js (lorikeet merge --to onnx)" : `${to} files hold those of image models`}`, { exitCode: 2 }); // prettier-ignore
-  if (to === "peft" && model === undefined)
+  if (to === "peft" && model === undefined && !plain)
     return saveAdapter(await loadAnyAdapter(source), output);
-  const { adapter, base } = await loadWithBase(source, model);
+  const { adapter: read, base } = await loadWithBase(source, model);
+  if (to === "peft" && !plain) return saveAdapter(read, output);
+  const adapter = await plainAdapter(read, base);
   if (to === "peft") return saveAdapter(adapter, output);
   const { config } = base.checkpoint;
   if (to === "gguf") {

@@ -1,5 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { type MergeBase, type MergedWeight, planMerge } from "../adapter/merge.ts";
+import { changesBase } from "../adapter/init/initial-part.ts";
 import { mergeWeight } from "../adapter/merge-steps.ts";
 import type { Weight, WeightSource } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
@@ -103,15 +104,13 @@ function checkFinite(name: string, merged: Tensor): void {
     ); // prettier-ignore
 }
 
-/** @throws LorikeetError `cannot-merge` for adapters that were trained on a base their initialisation changed */
+/** @throws LorikeetError `cannot-merge` for adapters of a base that their initialisation changed */
 export function refuseMovedBase({ config: { init } }: Adapter): void {
-  if (typeof init !== "string" || !/^(pissa|olora|loftq)/.test(init)) return;
+  if (!changesBase(init)) return;
   throw new LorikeetError(
     "cannot-merge",
-    `Expected an adapter of the untouched base, got one that was initialised with ${init}, which changes the base first`,
-    {
-      hint: "Convert it to plain LoRA first (PEFT: save_pretrained with path_initial_model_for_weight_conversion), then merge that.",
-    },
+    `Expected an adapter of the untouched base, got one that was initialised with ${String(init)}, which changes the base first`,
+    { hint: "Make it plain LoRA first: lorikeet convert A --to peft --plain -o OUT." },
   );
 }
 

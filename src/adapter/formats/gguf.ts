@@ -8,6 +8,7 @@ import { toFloat32 } from "../../tensor/convert.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
 import { adapterModules, pairOf } from "../adapter-modules.ts";
+import { changesBase } from "../init/initial-part.ts";
 import { siteOf } from "../targets.ts";
 
 /** What an adapter's GGUF file is made from, besides the adapter. */
@@ -35,6 +36,7 @@ export function adapterToGguf(adapter: Adapter, base: GgufAdapterBase): GgufAdap
   const architecture = ggufArchitectureOf(String(base.config["model_type"]));
   const { lora, whole, rows } = adapterModules(adapter);
   const faults = [...whole.keys(), ...rows.keys()].map((name) => `trained weight ${name}`);
+  if (changesBase(adapter.config.init)) faults.push(`${String(adapter.config.init)}, which changes the base first`); // prettier-ignore
   const tensors = new Map<string, Tensor>();
   const strengths = [...lora].map(([module, parts]) => strengthOf(adapter, module, parts));
   const alpha = strengths.every((value) => value === strengths[0]) ? strengths[0]! : adapter.config.alpha; // prettier-ignore

@@ -4,6 +4,7 @@ import { toFloat32 } from "../../tensor/convert.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, peftKey } from "../adapter.ts";
 import { adapterModules, pairOf } from "../adapter-modules.ts";
+import { changesBase } from "../init/initial-part.ts";
 import { lora } from "../lora-config.ts";
 import { siteOf } from "../targets.ts";
 
@@ -25,6 +26,7 @@ const LAYER = /^(.*\.layers\.)(\d+)\.(.+)$/;
 export function adapterToMlx(adapter: Adapter, layerCount: number): MlxAdapter {
   const modules = adapterModules(adapter);
   const faults = [...modules.whole.keys(), ...modules.rows.keys()].map((name) => `trained weight ${name}`); // prettier-ignore
+  if (changesBase(adapter.config.init)) faults.push(`${String(adapter.config.init)}, which changes the base first`); // prettier-ignore
   for (const [module, parts] of modules.lora) {
     if (!LAYER.test(module)) faults.push(`${module}: not in a layer of the model`);
     if (parts.has("lora_B.bias")) faults.push(`${module}: a bias of B`);
