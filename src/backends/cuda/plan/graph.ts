@@ -21,6 +21,7 @@ import { scatterRows } from "../../../ops/scatter-rows.ts";
 import { cse } from "../../../passes/cse.ts";
 import { expand } from "../../../passes/expand.ts";
 import { dropMarks, fold } from "../../../passes/fold.ts";
+import { padHeads } from "../../../passes/pad-heads.ts";
 import { isFloat } from "../../../tensor/dtype.ts";
 import { isFlashSupported } from "../attention.ts";
 import type { Storage } from "./value.ts";
@@ -37,6 +38,9 @@ export interface PlanGraph {
   readonly storage: ReadonlyMap<Node, Storage>;
   readonly precision: Precision;
 }
+
+/** Attention kernels take heads of multiples of this. */
+const HEAD_UNIT = 16;
 
 const special = new Set([
   attention.rules,
@@ -67,10 +71,9 @@ export function isLeaf(node: Node): boolean {
 /** Decomposes, folds and merges `graph`, and decides how each value is stored. */
 export function planGraph(graph: Graph, precision: Precision): PlanGraph {
   const keep = (node: Node): boolean => special.has(node.op) && hasKernel(node, precision);
+  const roots = padHeads(rootsOf(graph), HEAD_UNIT, (D) => precision !== "f32" && D < 256);
   const simple = cse(
-    fold(
-      dropMarks(expand(rootsOf(graph), (node) => keep(node) || node.op.decompose === undefined)),
-    ),
+    fold(dropMarks(expand(roots, (node) => keep(node) || node.op.decompose === undefined))),
   );
   const order = topological(simple);
   const users = new Map<Node, Node[]>(order.map((node) => [node, []]));
