@@ -11,7 +11,7 @@ import type { RunState } from "../train/setup.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { asFileError } from "./file-errors.ts";
 import { isFile, readText, writeAtomically } from "./files.ts";
-import { RUN_FILES } from "./run-files/record.ts";
+import { BOARD_FOLDER, RUN_FILES } from "./run-files/record.ts";
 import { readTrainConfig } from "./train-config-read.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { fieldInfo, TRAIN_KEYS } from "./train-fields.ts";
@@ -32,7 +32,7 @@ export interface RunCheckpoint {
 const CHECKPOINT = /^checkpoint-(\d+)$/;
 const STATE = "trainer_state.json";
 const OPTIMIZER = "optimizer.safetensors";
-/** What a run leaves in its folder besides checkpoints and its record. */
+/** What a run leaves in its folder besides checkpoints. */
 const RESULTS = [
   "adapter_config.json",
   "adapter_model.safetensors",
@@ -40,6 +40,8 @@ const RESULTS = [
   ...PIPELINE_MODELS,
   "samples",
   "best",
+  BOARD_FOLDER,
+  ...Object.values(RUN_FILES),
 ];
 
 /**

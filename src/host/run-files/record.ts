@@ -17,6 +17,9 @@ export const RUN_FILES: Readonly<Record<"config" | "metrics" | "curve" | "report
   report: "report.html",
 };
 
+/** Folder of the TensorBoard files. */
+export const BOARD_FOLDER = "runs";
+
 /** Writes a run down while it goes. */
 export interface RunRecorder {
   /** Adds `event` to metrics.jsonl and the TensorBoard file; steps in between `logging_steps` are left out. */
@@ -35,7 +38,7 @@ export async function recordRun(config: TrainConfig, resumeFrom?: number): Promi
   const at = (name: keyof typeof RUN_FILES): string => join(config.output_dir, RUN_FILES[name]);
   await writeAtomically(at("config"), writeTrainConfig(config));
   const metrics = await openMetrics(at("metrics"), resumeFrom);
-  const board = await openTensorBoard(join(config.output_dir, "runs"));
+  const board = await openTensorBoard(join(config.output_dir, BOARD_FOLDER), resumeFrom);
   return {
     async record(event) {
       if (event.type === "step" && !isLogged(event, config.logging_steps)) return;

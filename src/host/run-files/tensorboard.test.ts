@@ -12,20 +12,22 @@ test("crc32c has the values of RFC 3720", () => {
   expect(crc32c(new TextEncoder().encode("123456789"))).toBe(0xe3069283);
 });
 
-test("an event file is a sequence of checked records: version, then scalars", async () => {
+test("an event file is a sequence of checked records: version, start, scalars", async () => {
   const folder = await mkdtemp(join(tmpdir(), "lorikeet-tensorboard-"));
-  const file = await openTensorBoard(folder);
+  const file = await openTensorBoard(folder, 299);
   await file.append(300, { "train/loss": 1.5 });
   await file.close();
   const [name = ""] = await readdir(folder);
   expect(name).toMatch(/^events\.out\.tfevents\.\d+\..*\.lorikeet$/);
 
   const records = split(await readFile(join(folder, name)));
-  expect(records).toHaveLength(2);
+  expect(records).toHaveLength(3);
   expect(records[0]!.subarray(9)).toEqual(Buffer.from("\x1a\x0dbrain.Event:2", "latin1"));
-  // step 300 as a varint; a summary with one value: tag and 1.5 as a float
+  // step 300 as a varint; a session that starts there, so that TensorBoard forgets what was after it
+  expect(records[1]!.subarray(9).toString("hex")).toBe("10ac02" + "3a02" + "0801");
+  // the same step; a summary with one value: tag and 1.5 as a float
   const expected = "10ac022a13" + "0a11" + "0a0a" + hex("train/loss") + "150000c03f";
-  expect(records[1]!.subarray(9).toString("hex")).toBe(expected);
+  expect(records[2]!.subarray(9).toString("hex")).toBe(expected);
 });
 
 function hex(text: string): string {

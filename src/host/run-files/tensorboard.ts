@@ -12,12 +12,13 @@ export interface TensorBoardFile {
 }
 
 /**
- * Opens a new event file in `folder`; TensorBoard joins the files of a folder, so a resumed run adds one.
+ * Opens a new event file in `folder`; TensorBoard joins the files of a folder, so a resumed run adds one, and forgets
+ * what earlier files say of steps after `resumeFrom`, which are made again.
  * Format: TFRecords of tensorflow.Event.
  * https://github.com/tensorflow/tensorboard/blob/master/tensorboard/compat/proto/event.proto
  * @throws LorikeetError `disk-full`, `read-only`, `permission-denied`
  */
-export async function openTensorBoard(folder: string): Promise<TensorBoardFile> {
+export async function openTensorBoard(folder: string, resumeFrom = -1): Promise<TensorBoardFile> {
   const seconds = Date.now() / 1000;
   const name = `events.out.tfevents.${Math.floor(seconds)}.${hostname()}.${process.pid}.lorikeet`;
   const path = join(folder, name);
@@ -25,6 +26,8 @@ export async function openTensorBoard(folder: string): Promise<TensorBoardFile> 
     await mkdir(folder, { recursive: true });
     const handle = await open(path, "a");
     await append(handle, path, [...double(1, seconds), ...text(3, "brain.Event:2")]);
+    const start = bytes(7, varint(1, 1)); // session_log, status START
+    await append(handle, path, [...double(1, seconds), ...varint(2, resumeFrom + 1), ...start]);
     return {
       append: (step, scalars) => append(handle, path, scalarEvent(step, scalars)),
       close: () => handle.close(),
