@@ -123,11 +123,10 @@ function blockWeights(inputs: AttentionInputs, block: Block, attrs: AttentionAtt
   if (capped) scores = mul(capped, constant(attrs.softcap));
   const [R, K] = [block.end - block.start, block.keyEnd - block.keyStart];
   const mask = maskOf(inputs, block, attrs);
-  if (mask) {
-    const shape = mask.shape.length === 2 ? [B * keyHeads, H / keyHeads, R, K] : [B, H, R, K];
-    scores = add(reshape(scores, { shape }), mask);
-  }
-  return { block, weights: softmax(reshape(scores, { shape: raw.shape })), capped };
+  const shape = mask?.shape.length === 4 ? [B, H, R, K] : [B * keyHeads, H / keyHeads, R, K];
+  const apart = reshape(scores, { shape });
+  const weights = softmax(mask ? add(apart, mask) : apart);
+  return { block, weights: reshape(weights, { shape: raw.shape }), capped };
 }
 
 /** What is added to scores: (rows, keys) by place, (B, 1, rows, keys) with segments, or undefined for nothing. */

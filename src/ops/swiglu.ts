@@ -1,7 +1,10 @@
+import { add } from "./add.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
 import { sameShape } from "../tensor/shape.ts";
 import { mul } from "./mul.ts";
+import { sigmoid } from "./sigmoid.ts";
 import { silu } from "./silu.ts";
+import { sub } from "./sub.ts";
 
 /** silu(gate) · up. https://arxiv.org/abs/2002.05202 */
 export const swiglu: Op<["gate", "up"]> = defineOp("swiglu", {
@@ -12,6 +15,10 @@ export const swiglu: Op<["gate", "up"]> = defineOp("swiglu", {
     return gate;
   },
   decompose: ({ gate, up }) => mul(silu(gate), up),
+  gradient: ({ gate, up, node, dy }) => ({
+    gate: () => mul(dy, add(node, mul(sigmoid(gate), sub(up, node)))), // up · silu' = y + σ · (up − y)
+    up: () => mul(dy, silu(gate)),
+  }),
   cases: [
     { shapes: { gate: [3, 4], up: [3, 4] } },
     {

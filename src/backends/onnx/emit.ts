@@ -41,7 +41,7 @@ export function emitGraph(
   const model = encodeModel({
     name: "lorikeet",
     opsets: OPSETS,
-    nodes: leavesLast(joinViews(emitter.nodes, new Set(values)), late),
+    nodes: leavesLast(joinViews(emitter, new Set(values)), late),
     initializers: emitter.initializers,
     inputs,
     outputs: roots.map(({ dtype, shape }, i) => ({ name: values[i]!, dtype, shape })),
@@ -92,7 +92,9 @@ class Lowering {
       return;
     }
     const inputs = node.inputs.map((input) => this.valueFor(input));
-    this.values.set(node, this.lower(node, inputs));
+    const value = this.lower(node, inputs);
+    this.emitter.shapes.set(value, node.shape);
+    this.values.set(node, value);
   }
 
   /** ONNX names of `results`, each one distinct from graph inputs, constants and what is `taken`. */

@@ -1,4 +1,5 @@
 import type { OnnxAttrs, OnnxEmitter, OnnxProfile, OnnxValue } from "../../ir/rules.ts";
+import type { Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { OnnxAttribute, OnnxExternalData, OnnxInitializer, OnnxNode } from "./proto.ts";
 
@@ -19,6 +20,10 @@ export class Emitter implements OnnxEmitter {
   readonly initializers: OnnxInitializer[] = [];
   /** Begins the names of new nodes, so that profiles tell which op they came from. */
   scope = "node";
+  /** Shapes of values, as far as they are known. */
+  readonly shapes: Map<OnnxValue, Shape> = new Map();
+  /** What constants made by `ints` hold. */
+  readonly lists: Map<OnnxValue, readonly number[]> = new Map();
   private readonly constants = new Map<string, OnnxValue>();
   private readonly remembered = new Map<string, OnnxValue>();
 
@@ -64,11 +69,10 @@ export class Emitter implements OnnxEmitter {
   }
 
   ints(values: readonly number[]): OnnxValue {
-    return this.constant({
-      dtype: "i64",
-      shape: [values.length],
-      data: BigInt64Array.from(values, BigInt),
-    });
+    const data = BigInt64Array.from(values, BigInt);
+    const name = this.constant({ dtype: "i64", shape: [values.length], data });
+    this.lists.set(name, values);
+    return name;
   }
 
   scalar(value: number): OnnxValue {
