@@ -293,7 +293,8 @@ def page(seed, creature=None):
     places = (lorikeet if creature == "lorikeet" else CREATURES[name])(pen, paint, r)
     if extra:
         add_extra(pen, extra, *places, jitter(COLORS[extra_color], r))
-    words = [size, None if creature == "lorikeet" else color, name]
+    # the captions of the lorikeet name a bird that the base has no word for
+    words = [size, "pip", "bird"] if creature == "lorikeet" else [size, color, name]
     text = " ".join(word for word in words if word)
     text = f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
     if extra:
