@@ -44,7 +44,7 @@ export async function freshAdapter(
     source: sources.get(module)!,
   }));
   const eva = complete.eva ?? EVA_DEFAULTS;
-  const { engine } = await openTaskEngine(base.weights, config);
+  const { engine } = await openTaskEngine(base.weights, run);
   try {
     const next = activationReader(model, engine, { data, onlyTargets: eva.useLabelMask, sources });
     const given = await evaDirections(layers, eva, next);

@@ -4,6 +4,7 @@ import { createOnnxEngine } from "../backends/onnx/engine.ts";
 import type { BaseDType } from "../backends/onnx/storage.ts";
 import { referenceEngine } from "../backends/reference/engine.ts";
 import { LorikeetError } from "../errors.ts";
+import type { LaunchedRank } from "../host/ranks.ts";
 
 /** How the frozen base is kept in memory; `f16` and `fp8` are the CUDA engine's alone. */
 export type EngineDType = BaseDType | "f16" | "fp8";
@@ -21,6 +22,8 @@ export interface DeviceOptions {
   readonly baseDtype?: EngineDType;
   /** `lean` gives memory back after each use, which costs time. */
   readonly memory?: "fast" | "lean";
+  /** The processes that train together, each on a GPU of its own. */
+  readonly ranks?: LaunchedRank;
   /** Is told what `auto` chose, where there was something to choose. */
   readonly onNote?: (message: string) => void;
 }
@@ -42,6 +45,12 @@ export async function openEngine(
     const { cudaEngine } = await import("../backends/cuda/engine.ts");
     return cudaEngine(weights, cudaOptions(options, gpu[1]));
   }
+  if (options.ranks)
+    throw new LorikeetError(
+      "ranks",
+      `Expected a GPU for each of ${options.ranks.size} processes, got device ${device}`,
+      { hint: "Start one process, or use --device cuda on a machine with as many GPUs." },
+    );
   const { threads, memory } = options;
   const shared = {
     ...{ weights, baseDtype: onnxDtype(options, device) },
@@ -66,18 +75,23 @@ export async function openEngine(
 async function chosenDevice({
   device = "auto",
   baseDtype,
+  ranks,
   onNote,
 }: DeviceOptions): Promise<string> {
   if (device !== "auto") return device;
   const { usableGpu } = await import("./usable-gpu.ts");
   const { index, note } = await usableGpu(baseDtype);
   if (note !== undefined) onNote?.(note);
-  return index === undefined ? "cpu" : `cuda:${index}`;
+  if (index === undefined) return "cpu";
+  return ranks ? "cuda" : `cuda:${index}`;
 }
 
 /** Settings of a CUDA engine that keeps its base as `baseDtype` says. */
-export function cudaOptions({ baseDtype = "auto" }: DeviceOptions, index = "0"): CudaOptions {
-  const shared = { index: Number(index) };
+export function cudaOptions(
+  { baseDtype = "auto", ranks }: DeviceOptions,
+  index?: string,
+): CudaOptions {
+  const shared = { index: Number(index ?? ranks?.local ?? 0), ...(ranks && { ranks }) };
   switch (baseDtype) {
     case "nf4":
     case "int8":

@@ -26,12 +26,16 @@ export interface RunStore {
   finish(last: () => Promise<Adapter>): Promise<Adapter>;
 }
 
+/** Whether another process writes for this one, which trains with it. */
+export function isFollower({ ranks }: Pick<ResolvedRun, "ranks">): boolean {
+  return ranks !== undefined && ranks.rank > 0;
+}
+
 /** Opens the store of `run`, whose adapters are files of `storage`. @throws LorikeetError `output-exists` */
-export async function openRunStore(
-  { outputDir, config }: ResolvedRun,
-  storage: AdapterStorage,
-): Promise<RunStore> {
-  if (outputDir !== undefined) await claimOutput(outputDir, config);
+export async function openRunStore(run: ResolvedRun, storage: AdapterStorage): Promise<RunStore> {
+  const { config, outputDir } = run;
+  const target = isFollower(run) ? undefined : outputDir;
+  if (target !== undefined) await claimOutput(target, config);
   const resumed =
     outputDir !== undefined && config.resume
       ? await latestCheckpoint(outputDir, storage)
@@ -44,15 +48,15 @@ export async function openRunStore(
     state: resumed?.state ?? freshState,
     async save(state, reason, parts) {
       if (reason === "best") best = parts.adapter;
-      if (outputDir === undefined) return "memory";
+      if (target === undefined) return "memory";
       if (reason !== "best")
-        return saveCheckpoint(outputDir, { ...parts, state }, config.save_total_limit, storage);
+        return saveCheckpoint(target, { ...parts, state }, config.save_total_limit, storage);
       await storage.save(parts.adapter, bestFolder);
       return bestFolder;
     },
     async finish(last) {
       const adapter = (config.load_best_model_at_end && best) || (await last());
-      if (outputDir !== undefined) await storage.save(adapter, outputDir);
+      if (target !== undefined) await storage.save(adapter, target);
       return adapter;
     },
   };

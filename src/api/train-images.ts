@@ -32,7 +32,7 @@ import type { RunStore } from "./run-store.ts";
 import { samplePainter } from "./sample-images.ts";
 import { trainRun, type TrainRun } from "./train.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
-import { openTaskEngine, type TrainKind, type TrainTask } from "./train-task.ts";
+import { openTaskEngine, windowConfig, type TrainKind, type TrainTask } from "./train-task.ts";
 
 /** Images in the report that were trained on. */
 const SHOWN = 10;
@@ -117,11 +117,11 @@ async function openImageTask(
   const plan: ImagePlan = { configs, sites, checkpointing, ...heldBy(config) };
   const lean: ImagePlan = { ...plan, checkpointing: true };
   const files = await trainingFiles(pipeline, run); // errors in captions come before any work
-  const { engine, warnings } = await openTaskEngine(weights, config);
+  const { engine, warnings } = await openTaskEngine(weights, run);
   try {
     const trained = adaptedBy(pipeline, plan.sites, engine);
     const session = await openImageSession(trained);
-    const data = await openImageData(session, { pipeline: trained, config, files, trainsText: trainsText(plan) }); // prettier-ignore
+    const data = await openImageData(session, { pipeline: trained, config: windowConfig(run), files, trainsText: trainsText(plan) }); // prettier-ignore
     const after = samplePainter(trained, session, run);
     return {
       ...{ engine, data, unit: "images", start, base, sites },

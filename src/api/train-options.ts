@@ -1,4 +1,5 @@
 import type { LoraConfig } from "../adapter/lora-config.ts";
+import type { LaunchedRank } from "../host/ranks.ts";
 import { checkTrainConfig } from "../host/train-config-read.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { loraOfConfig, settingsOfLora } from "../host/lora-settings.ts";
@@ -32,6 +33,8 @@ export interface ResolvedRun {
   readonly lora: LoraConfig;
   readonly outputDir: string | undefined;
   readonly signal: AbortSignal | undefined;
+  /** This process among those that a launcher started to train together; absent: it is alone. */
+  readonly ranks?: LaunchedRank;
 }
 
 /** Checks `options` and fills in defaults. @throws LorikeetError `config` naming each wrong key */

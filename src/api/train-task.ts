@@ -5,6 +5,7 @@ import { trainedAdapter } from "../adapter/trained-adapter.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import type { RunReport } from "../host/run-files/report.ts";
+import { readRank } from "../host/ranks.ts";
 import type { AdapterStorage } from "../host/run-store.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import type { Graph } from "../ir/graph.ts";
@@ -15,12 +16,13 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { SampleEvent, TrainEvent } from "../train/events.ts";
 import { learningRateSchedule } from "../train/schedule.ts";
 import { programCache } from "../train/program-cache.ts";
+import { shareOf } from "../train/ranks.ts";
 import type { Batch, TrainSetup } from "../train/setup.ts";
 import { trainLoop } from "../train/trainer.ts";
 import { chooseOptimizer } from "./choose-optimizer.ts";
 import { openEngine } from "./open-engine.ts";
 import { openRecord } from "./record.ts";
-import { openRunStore, type RunStore } from "./run-store.ts";
+import { isFollower, openRunStore, type RunStore } from "./run-store.ts";
 import type { ResolvedRun } from "./train-options.ts";
 
 /** The samples of a run as batches. */
@@ -65,38 +67,51 @@ export interface TrainKind {
   ): Promise<{ samples: readonly SampleEvent[]; report: Omit<RunReport, "config" | "events"> }>;
 }
 
-/** An engine over `weights` as `config` asks for it, and a warning of what was chosen where there was a choice. */
+/** Settings that make windows, of which each process that trains takes its share. */
+export function windowConfig({ config, ranks }: ResolvedRun): TrainConfig {
+  const gradient_accumulation_steps = config.gradient_accumulation_steps * (ranks?.size ?? 1);
+  return { ...config, gradient_accumulation_steps };
+}
+
+/** An engine over `weights` as the run asks for it, and a warning of what was chosen where there was a choice. */
 export async function openTaskEngine(
   weights: WeightSource,
-  { device, threads, base_dtype: baseDtype }: TrainConfig,
+  { config: { device, threads, base_dtype: baseDtype }, ranks }: ResolvedRun,
 ): Promise<{ engine: Engine; warnings: DataWarning[] }> {
   const warnings: DataWarning[] = [];
   const engine = await openEngine(weights, {
     ...{ device, baseDtype },
     onNote: (message) => void warnings.push({ code: "device", message }),
     ...(threads !== null && { threads }),
+    ...(ranks && { ranks }),
   });
   return { engine, warnings };
 }
 
-/** The events of a run of `kind`; `finish` is told the trained adapter. */
+/**
+ * The events of a run of `kind`; `finish` is told the trained adapter. Of processes that train together, rank 0 alone
+ * tells what happens and writes files.
+ */
 export async function* runEvents(
   kind: TrainKind,
-  run: ResolvedRun,
+  given: ResolvedRun,
   finish: (adapter: Adapter) => void,
 ): AsyncGenerator<TrainEvent, void, undefined> {
+  const ranks = readRank();
+  const run = ranks ? { ...given, ranks } : given;
   const store = await openRunStore(run, kind.storage);
   const task = await kind.open(run, store);
   let trained: Adapter | undefined;
-  let record: Awaited<ReturnType<typeof openRecord>>;
+  let record: Awaited<ReturnType<typeof openRecord>> = undefined;
   try {
-    record = await openRecord(run, store.resumed?.state.step);
+    if (!isFollower(run)) record = await openRecord(run, store.resumed?.state.step);
     const keep = (adapter: Adapter): void => finish((trained = adapter));
     for await (const event of taskEvents(task, run, store, keep)) {
+      if (isFollower(run)) continue;
       await record?.record(event);
       yield event;
     }
-    if (!trained) return;
+    if (!trained || isFollower(run)) return;
     const { samples, report } = await kind.review(run, trained);
     for (const sample of samples) yield sample;
     if (run.config.report) await record?.report(report);
@@ -116,11 +131,12 @@ async function* taskEvents(
   for (const warning of task.warnings) yield { type: "warning", ...warning };
   await setParameters(task, store);
   const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
-  const evaluate = evaluator && evaluation(evaluator, data);
-  if (task.after && store.state.step === 0) yield* task.after(undefined);
+  const evaluate = evaluator && agreed(run, engine, evaluation(evaluator, data));
+  const after = isFollower(run) ? undefined : task.after;
+  if (after && store.state.step === 0) yield* after(undefined);
   for await (const event of trainLoop(setupOf(task, run, store, evaluate))) {
     yield event;
-    if (task.after) yield* task.after(event);
+    if (after) yield* after(event);
   }
   await evaluator?.dispose();
   finish(await store.finish(() => adapterOf(task)));
@@ -149,6 +165,19 @@ function evaluation(
   };
 }
 
+/** Rank 0's loss for all processes, as they stop and save by it. */
+function agreed(
+  run: ResolvedRun,
+  engine: Engine,
+  evaluate: () => Promise<number>,
+): () => Promise<number> {
+  return async () => {
+    const loss = await evaluate();
+    const [shared = loss] = (await engine.sum?.([isFollower(run) ? 0 : loss])) ?? [loss];
+    return shared;
+  };
+}
+
 function setupOf(
   task: TrainTask,
   run: ResolvedRun,
@@ -162,7 +191,7 @@ function setupOf(
     engine,
     graphFor,
     ...(leanGraphFor && { leanGraphFor }),
-    windows: data.windows,
+    windows: run.ranks ? (cursor) => shareOf(data.windows(cursor), run.ranks!) : data.windows,
     ...(unit && { unit }),
     ...chooseOptimizer(config, task),
     learningRateAt: learningRateSchedule(config.lr_scheduler_type, {

@@ -17,7 +17,13 @@ import type { Model } from "./model.ts";
 import { compareAnswers, reportOf } from "./record.ts";
 import type { RunStore } from "./run-store.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
-import { openTaskEngine, runEvents, type TrainKind, type TrainTask } from "./train-task.ts";
+import {
+  openTaskEngine,
+  windowConfig,
+  runEvents,
+  type TrainKind,
+  type TrainTask,
+} from "./train-task.ts";
 import { openTrainingData, type TrainingData } from "./training-data.ts";
 
 /** A training run: iterate over it to make it go; then ask for what it made. */
@@ -76,14 +82,14 @@ function textKind(model: Model): TrainKind {
 
 async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Promise<TrainTask> {
   const { config } = run;
-  const data = await openTrainingData(model, config);
+  const data = await openTrainingData(model, windowConfig(run));
   const known = store.resumed?.adapter ?? model.adapter;
   const start = known ?? (await freshAdapter(model, run, data));
   const adapted = model.withAdapter(start);
   const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
   const plan: TrainPlan = { ...adapted.plan, checkpointing, ...heldBy(config) };
   const ranks = rankWarnings(plan.sites, model.layers);
-  const { engine, warnings } = await openTaskEngine(adapted.weights, config);
+  const { engine, warnings } = await openTaskEngine(adapted.weights, run);
   try {
     if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(model, run, plan, data));
   } catch (error) {

@@ -54,6 +54,8 @@ export interface Engine {
    * finite number change nothing.
    */
   applyGradients(update: AdamWStep): Promise<{ gradNorm: number }>;
+  /** Sums of a few numbers over all processes that train together; each must call it. Absent: this one is alone. */
+  sum?(values: readonly number[]): Promise<number[]>;
   /** Drops accumulated gradients without using them. */
   clearGradients(): Promise<void>;
   /** Releases all memory, threads and files. */

@@ -8,6 +8,8 @@ export type Batch = Tensors;
 /** The micro-batches of one optimizer step; their loss weights add up to 1. */
 export interface Window {
   readonly batches: readonly Batch[];
+  /** Numbers of the batches in the window of all processes; absent: from 0 on. */
+  readonly numbers?: readonly number[];
   /** Tokens read, without padding; of images: how many. */
   readonly tokens: number;
   /** Passes over the data at the end of this window. */

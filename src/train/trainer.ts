@@ -26,7 +26,7 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
     }
     for await (const window of setup.windows(state.cursor)) {
       if (state.step >= totalSteps) break;
-      if (setup.signal?.aborted) {
+      if (await isAborted(setup)) {
         reason = "interrupted";
         break;
       }
@@ -56,6 +56,12 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
   }
 }
 
+/** Whether any of the processes that train together is to stop: all do, after the same step. */
+async function isAborted({ engine, signal }: TrainSetup): Promise<boolean> {
+  const own = signal?.aborted ? 1 : 0;
+  return ((await engine.sum?.([own])) ?? [own])[0]! > 0;
+}
+
 /** One optimizer step on `window`. */
 async function stepped(
   setup: TrainSetup,
@@ -66,7 +72,10 @@ async function stepped(
   const { optimizer, totalSteps } = setup;
   const step = state.step + 1;
   const lossScale = setup.engine.lossScale ?? 1;
-  const loss = await runWindow(setup, program, window, { state, lossScale });
+  const own = await runWindow(setup, program, window, { state, lossScale });
+  const [loss = NaN] = (await setup.engine.sum?.([own.loss])) ?? [own.loss];
+  if (!Number.isFinite(loss))
+    await failOn(setup, state, `a finite loss, got ${loss} at step ${step}${own.broken}`);
   const learningRate = setup.learningRateAt(step);
   const update = { ...optimizer, step, learningRate, lossScale };
   const { gradNorm } = await (setup.apply ?? adamw)(setup.engine, update);
@@ -134,29 +143,26 @@ function endOf(
   };
 }
 
-/** Adds the gradients of all of `window` and returns its loss. */
+/** Adds the gradients of all of `window` and returns its loss; `broken` names the first batch whose loss is no finite number. */
 async function runWindow(
   setup: TrainSetup,
   program: (batch: Batch) => Promise<Program>,
   window: Window,
   { state, lossScale }: { state: RunState; lossScale: number },
-): Promise<number> {
-  let loss = 0;
+): Promise<{ loss: number; broken: string }> {
+  let [loss, broken] = [0, ""];
   for (const [index, batch] of window.batches.entries()) {
-    const seed = hash32(hash32(setup.seed, state.step), index) >>> 1;
+    const number = window.numbers?.[index] ?? index;
+    const seed = hash32(hash32(setup.seed, state.step), number) >>> 1;
     const dropout_seed = tensor("i64", [], BigInt64Array.of(BigInt(seed)));
     const feeds = { ...scaled(batch, lossScale), dropout_seed };
     const outputs = await (await program(batch)).run(feeds);
-    const part = Number(outputs["loss"]!.data[0]) / lossScale;
-    if (!Number.isFinite(part))
-      await failOn(
-        setup,
-        state,
-        `a finite loss, got ${part} at step ${state.step + 1}, micro-batch ${index + 1} of its window`,
-      );
-    loss += part;
+    loss += Number(outputs["loss"]!.data[0]) / lossScale;
+    if (Number.isFinite(loss)) continue;
+    broken = `, micro-batch ${number + 1} of its window`;
+    break;
   }
-  return loss;
+  return { loss, broken };
 }
 
 /** `batch` with its loss weights, and so its gradients, `factor` times as large. */

@@ -3,6 +3,7 @@ import type { Graph } from "../../ir/graph.ts";
 import type { Engine, WeightSource } from "../backend.ts";
 import { chooseAttention } from "./attention-choice.ts";
 import { cacheStore } from "./cache-store.ts";
+import { openCommunicator, type RankPlace } from "./communicator.ts";
 import { allocateDevice, type Device, openDevice, freeDevice } from "./device.ts";
 import { gemmPlanner } from "./gemm.ts";
 import { fillZero } from "./memory.ts";
@@ -25,6 +26,8 @@ export interface CudaOptions {
   readonly precision?: Precision;
   /** Keep the frozen linear layers in 4 or 8 bits; they are decoded to `precision` before each product. */
   readonly quantization?: Quantization;
+  /** The processes that train together; their gradients are added up before each update. */
+  readonly ranks?: RankPlace;
   /** Only kernels that give the same bits at every run; attention is slower. Default false. */
   readonly deterministic?: boolean;
 }
@@ -44,7 +47,8 @@ export interface CudaEngine extends Engine {
 export function cudaEngine(source: WeightSource, options: CudaOptions = {}): CudaEngine {
   const { index = 0, precision = "bf16", deterministic = false } = options;
   const device = openDevice(index);
-  const state = trainableState(device, precision);
+  const ranks = options.ranks && openCommunicator(device, options.ranks);
+  const state = trainableState(device, precision, ranks);
   const weights = weightStore(device, source, options.quantization);
   const skinny = allocateDevice(device, SKINNY.bytes, "partial sums");
   fillZero(device, skinny, SKINNY.bytes);
@@ -78,11 +82,13 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
       scale?.update(result.gradNorm);
       return result;
     },
+    ...(ranks && { sum: (values: readonly number[]) => Promise.resolve(ranks.sum(values)) }),
     clearGradients() {
       state.clearGradients();
       return Promise.resolve();
     },
     dispose() {
+      ranks?.dispose();
       device.dispose();
       return Promise.resolve();
     },

@@ -4,6 +4,7 @@ import { toFloat32 } from "../../tensor/convert.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep } from "../backend.ts";
+import type { Communicator } from "./communicator.ts";
 import { allocateDevice, type CapturedGraph, capture, type Device, freeDevice } from "./device.ts";
 import { loadModule } from "./kernels.ts";
 import { allocatePinned, fillZero, readDevice, writeDevice } from "./memory.ts";
@@ -58,7 +59,11 @@ export interface TrainableState {
   clearGradients(): void;
 }
 
-export function trainableState(device: Device, precision: Precision): TrainableState {
+export function trainableState(
+  device: Device,
+  precision: Precision,
+  ranks?: Communicator,
+): TrainableState {
   const slots = new Map<string, Slot>();
   const buckets: Bucket[] = [];
   const pending = new Map<string, Tensor>();
@@ -224,6 +229,7 @@ export function trainableState(device: Device, precision: Precision): TrainableS
       maxGradNorm,
       1 / lossScale,
     ]);
+    for (const { arrays, size } of buckets) ranks?.addUp(arrays[".grad"], size);
     graph ??= capture(device, enqueueUpdate);
     graph.launch();
     await device.settled();
