@@ -176,6 +176,9 @@ describe("lorikeet merge", () => {
     const refused = await lorikeet("merge", "-m", base, "-a", adapter, "-o", out);
     expect(refused.err).toContain("quantized-base");
     expect((await lorikeet("merge", "-m", base, "-a", adapter, "-o", out, "--requantize")).code).toBe(0); // prettier-ignore
+    const again = join(scratch, "again");
+    expect((await lorikeet("merge", "-m", base, "-a", adapter, "-o", again, "--to", "gguf", "--requantize")).code).toBe(0); // prettier-ignore
+    expect(await readdir(again)).toContain("storyteller-6m.Q8_0.gguf");
     const other = await lorikeet("merge", "-m", join(root, "fixtures/models/qwen2"), "-a", adapter, "-o", join(scratch, "other")); // prettier-ignore
     expect(other.err).toContain("adapter-mismatch");
     expect(existsSync(join(scratch, "other"))).toBe(false);

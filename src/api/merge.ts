@@ -51,7 +51,7 @@ export async function mergeToGguf(
   // rounded once, to the file's type
   const plain = await plainAdapter(adapter, model);
   const merged = await mergedCheckpoint(checkpoint, plain, base, { ...options, dtype: "f32" });
-  const type = options.type ?? storedType(checkpoint);
+  const type = options.type ?? (await storedType(checkpoint));
   const saved = await saveGguf(merged, outDir, { ...options, type });
   return { ...saved, changed: merged.changed, unties: merged.unties };
 }

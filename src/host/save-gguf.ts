@@ -10,6 +10,7 @@ import { writeAtomically } from "./files.ts";
 import { modelfile } from "./modelfile.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
+import { ggufSummary } from "./stored-files.ts";
 import type { SavedModel, SaveOptions } from "./save-checkpoint.ts";
 
 /** How a model is written as GGUF. */
@@ -27,8 +28,9 @@ export async function saveGguf(
   folder: string,
   options: GgufSaveOptions = {},
 ): Promise<SavedModel> {
-  const type = options.type ?? storedType(checkpoint);
-  const file = `${checkpoint.name}.${type}.gguf`;
+  const type = options.type ?? (await storedType(checkpoint));
+  const name = checkpoint.name.replace(/\.(F32|F16|BF16|I?Q\d\w*)$/i, ""); // of a GGUF file's own type
+  const file = `${name}.${type}.gguf`;
   const { metadata, specs, read } = planGgufModel(exported(checkpoint), { type });
   return writeFolder(folder, options, async (temporary) => {
     let done = 0;
@@ -55,8 +57,10 @@ function exported(checkpoint: Checkpoint): Parameters<typeof planGgufModel>[0] {
   };
 }
 
-/** The type that most of the checkpoint's matrices have. */
-export function storedType({ weights }: Checkpoint): WritableType {
+/** The type of the checkpoint's matrices; Q8_0 where they are quantized, as it is the one quantized type that is written. */
+export async function storedType({ path, weights }: Checkpoint): Promise<WritableType> {
+  const inFile = path.endsWith(".gguf") ? (await ggufSummary(path)).types : [];
+  if (inFile.some((type) => !["F32", "F16", "BF16"].includes(type))) return "Q8_0";
   const matrices = weights.names.map((name) => weights.get(name)).filter(({ shape }) => shape.length > 1); // prettier-ignore
   const types: Partial<Record<string, WritableType>> = { f16: "F16", bf16: "BF16" };
   return types[matrices[0]?.dtype ?? "f32"] ?? "F32";
