@@ -9,6 +9,7 @@ import { constant, input } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
 import { sqrt } from "../ops/sqrt.ts";
+import { slice } from "../ops/slice.ts";
 import { stopGradient } from "../ops/stop-gradient.ts";
 import { transpose } from "../ops/transpose.ts";
 import { dropMarks, fold } from "./fold.ts";
@@ -58,6 +59,10 @@ it("sees through moves there and back", () => {
   expect(fold([reshape(there, { shape: [2, 3] })])).toEqual([x]);
   expect(fold([broadcastTo(x, { shape: [2, 3] })])).toEqual([x]);
   expect(fold([transpose(x, { perm: [0, 1] })])).toEqual([x]);
+  expect(fold([slice(x, { axis: 1, start: 0, end: 3 })])).toEqual([x]);
+  const row = input("row", [1, 2, 1, 3]);
+  const moved = reshape(row, { shape: [2, 1, 1, 3] });
+  expect(fold([transpose(row, { perm: [1, 0, 2, 3] })])).toEqual([moved]);
   expect(fold([broadcastTo(constant(2), { shape: [2, 3] })])).toEqual([constant(2, [2, 3])]);
 });
 
@@ -65,6 +70,7 @@ it.each([
   ["a factor that widens x", mul(x, constant(1, [4, 2, 3]))],
   ["a sum that widens x", add(constant(0, [1, 2, 3]), x)],
   ["another factor", mul(x, constant(2))],
+  ["a part", slice(x, { axis: 1, start: 0, end: 2 })],
   ["a rotation of three axes, twice", rotated(rotated(input("cube", [2, 3, 4])))],
 ] as const)("keeps %s", (_, node) => {
   const [folded] = fold([node]) as [Node];

@@ -6,6 +6,7 @@ import { broadcastTo } from "../ops/broadcast-to.ts";
 import { constant, leaves } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
+import { slice } from "../ops/slice.ts";
 import { stopGradient } from "../ops/stop-gradient.ts";
 import { transpose } from "../ops/transpose.ts";
 import { sameShape } from "../tensor/shape.ts";
@@ -65,7 +66,11 @@ function foldMoves(node: Node): Node | undefined {
       const inner = source.attrs["perm"] as readonly number[];
       if (perm.every((axis, i) => inner[axis] === i)) return source.inputs[0];
     }
+    const long = perm.filter((axis) => source.shape[axis] !== 1);
+    if (long.every((axis, i) => i === 0 || axis > long[i - 1]!))
+      return { ...reshape(source, { shape: node.shape }), ...phaseOf(node) };
   }
+  if (node.op === slice.rules && sameShape(source.shape, node.shape)) return source;
   return undefined;
 }
 
