@@ -42,4 +42,5 @@ export {
   saveImageAdapter,
 } from "./host/image-adapter-files.ts";
 export { train, type TrainRun } from "./api/train.ts";
+export { trainImages } from "./api/train-images.ts";
 export { type TrainOptions } from "./api/train-options.ts";
