@@ -4,6 +4,7 @@ import { LorikeetError } from "../errors.ts";
 import { sampleToken, type SamplingOptions } from "../generate/sampling.ts";
 import { stopFilter } from "../generate/stop-text.ts";
 import { Random } from "../tensor/random.ts";
+import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
 
 /** How text is generated. */
@@ -93,7 +94,7 @@ function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
 
 /** How many tokens of `wanted` fit after a prompt. @throws LorikeetError `empty-prompt`, `context-length` */
 function roomFor(model: Model, promptLength: number, wanted: number): number {
-  const context = Number(model.checkpoint.config["max_position_embeddings"] ?? Infinity);
+  const context = contextOf(model.checkpoint.config);
   if (promptLength === 0)
     throw new LorikeetError("empty-prompt", "Expected a prompt of at least one token, got none");
   if (promptLength >= context)

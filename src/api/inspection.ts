@@ -7,6 +7,7 @@ import { BYTES } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import { adapterFit, type AdapterFit, type FitBase } from "./adapter-fit.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
+import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
 
 /** Layers of one kind: those whose names differ in their layer number alone. */
@@ -69,15 +70,15 @@ type Described = Omit<ModelInspection, "fileBytes" | "storedTypes">;
 /** What is in `model`. No weight is read. */
 export function inspectModel({ checkpoint, layers }: Model): Described {
   const { config, weights, name, chatTemplate } = checkpoint;
-  const numberOf = (key: string): number | undefined =>
-    typeof config[key] === "number" ? config[key] : undefined;
+  const context = contextOf(config);
+  const vocabulary = config["vocab_size"];
   return {
     kind: "model",
     name,
     family: String(config["model_type"]),
     ...sizesOf(weights),
-    context: numberOf("max_position_embeddings"),
-    vocabulary: numberOf("vocab_size"),
+    context: Number.isFinite(context) ? context : undefined,
+    vocabulary: typeof vocabulary === "number" ? vocabulary : undefined,
     hasChatTemplate: chatTemplate !== undefined,
     layers: groupsOf(layers),
   };

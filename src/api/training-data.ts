@@ -4,6 +4,7 @@ import { createLoader, evaluationBatches } from "../data/loader.ts";
 import { readDataset } from "../host/dataset-files.ts";
 import { spillingWords } from "../host/spilling-words.ts";
 import type { TrainConfig } from "../host/train-config.ts";
+import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
 import type { TaskData } from "./train-task.ts";
 
@@ -21,7 +22,7 @@ export async function openTrainingData(model: Model, config: TrainConfig): Promi
   const dataset = await read(model, config, config.data, config.validation_split);
   const { store, train, validation } = dataset;
   const shape = {
-    maxLength: Math.min(config.max_length, contextOf(model)),
+    maxLength: Math.min(config.max_length, contextOf(model.checkpoint.config)),
     padId: model.tokenizer.specials.padId,
     packing: config.packing,
   };
@@ -62,16 +63,10 @@ async function read(
     template: model.chatTemplate,
     trainOn: config.train_on,
     maxLength: config.max_length,
-    contextLength: contextOf(model),
+    contextLength: contextOf(model.checkpoint.config),
     skipBadRows: config.skip_bad_rows,
     validationFraction: validation,
     seed: config.seed,
     writer: exampleWriter(spillingWords()),
   });
-}
-
-/** Tokens that the model can see. */
-function contextOf({ checkpoint }: Model): number {
-  const { max_position_embeddings: tokens, n_positions: old } = checkpoint.config;
-  return Number(tokens ?? old ?? Infinity);
 }

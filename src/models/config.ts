@@ -46,3 +46,9 @@ export function oneOf<T extends string | boolean>(
     );
   return value as T;
 }
+
+/** Tokens that a model can see at once; Infinity where its configuration does not say. */
+export function contextOf(config: HfConfig): number {
+  const { max_position_embeddings: tokens, n_positions: old } = config;
+  return Number(tokens ?? old ?? Infinity);
+}
