@@ -62,7 +62,7 @@ def check(grid: Path, folder: Path) -> dict:
     name = folder.name
     facts = json.loads(((folder if (folder / "case.json").exists() else grid / name) / "case.json").read_text())
     ours = load_file(folder / "ours.safetensors")
-    row: dict = {"case": name, "base": facts["base"], "note": PEFT_FAULTS.get(name, "")}
+    row: dict = {"case": name, "base": facts["base"], "note": PEFT_FAULTS.get(name.removeprefix("fresh-"), "")}
     saved = folder / facts["adapter_folder"]
     if saved.exists():
         model = PeftModel.from_pretrained(load_base(facts["base"], grid), saved, adapter_name=facts["adapter_name"]).float().eval()
