@@ -100,6 +100,8 @@ describe("kohya's file", () => {
       () =>
         adapterFromKohya({ tensors: new Map([[key, zeros(2, 2)]]), metadata: {} });
     expect(refused("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a")).toThrow("LyCORIS");
+    const norms = new Map([["lora_unet_mid_block_attentions_0_proj_in.dora_scale", zeros(1, 4)]]);
+    expect(() => adapterFromKohya({ tensors: norms, metadata: {} })).toThrow("one for each input");
     expect(refused("lora_unet_double_blocks.0.x.lora_down.weight")).toThrow(
       expect.objectContaining({ hint: expect.stringContaining("FLUX") as string }),
     );

@@ -2,7 +2,7 @@ import { LorikeetError } from "../../errors.ts";
 import { faultsError } from "../../formats/faults.ts";
 import { SDXL_LAYOUT, type UnetLayout } from "../../formats/stable-diffusion/unet-names.ts";
 import { convert } from "../../tensor/convert.ts";
-import type { Shape } from "../../tensor/shape.ts";
+import { formatShape, type Shape } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
 import { pairOf } from "../adapter-modules.ts";
@@ -47,7 +47,7 @@ export function adapterFromKohya(
     const entry = found.get(module) ?? { parts: new Map<string, Tensor>(), alpha: undefined };
     found.set(module, entry);
     if (part === "alpha") entry.alpha = Number(convert(value, "f32").data[0]) || undefined;
-    else entry.parts.set(PARTS[part!]!, part === "dora_scale" ? asMagnitude(value) : value);
+    else entry.parts.set(PARTS[part!]!, part === "dora_scale" ? asMagnitude(key, value) : value);
   }
   refuseUnknown(unknown);
   const { [KEPT]: kept, ...others } = metadata;
@@ -113,8 +113,17 @@ function metadataOf(
   };
 }
 
-/** (out, 1) and (out, 1, 1, 1) as PEFT has them: (out) and (1, out, 1, 1). */
-function asMagnitude(value: Tensor): Tensor {
+/**
+ * (out, 1) and (out, 1, 1, 1) as PEFT has them: (out) and (1, out, 1, 1).
+ * @throws LorikeetError `unsupported-lora-variant` for the norms of LyCORIS over outputs, (1, in)
+ */
+function asMagnitude(key: string, value: Tensor): Tensor {
+  if (value.shape.length > 1 && value.shape[0] === 1 && value.data.length > 1)
+    throw new LorikeetError(
+      "unsupported-lora-variant",
+      `Expected DoRA's norms for each output, (out, 1), got ${key} of ${formatShape(value.shape)}, one for each input`,
+      { hint: "LyCORIS trains DoRA of this kind with wd_on_out=True." },
+    );
   const out = value.data.length;
   return tensor(value.dtype, value.shape.length > 2 ? [1, out, 1, 1] : [out], value.data);
 }

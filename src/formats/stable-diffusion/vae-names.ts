@@ -14,20 +14,7 @@ const parts: readonly (readonly [string, string])[] = [
   [".upsample.conv.", ".upsamplers.0.conv."],
 ];
 
-/** The name in diffusers of the weight that original checkpoints call `name`, in an autoencoder of `levels` sizes. */
-export function fromOriginalVaeName(name: string, levels: number): string {
-  const placed = name
-    .replace(/^encoder\.down\.(\d+)\.block\./, "encoder.down_blocks.$1.resnets.")
-    .replace(/^encoder\.down\.(\d+)\./, "encoder.down_blocks.$1.")
-    .replace(
-      /^decoder\.up\.(\d+)\.(block\.)?/,
-      (_, level: string, block?: string) =>
-        `decoder.up_blocks.${levels - 1 - Number(level)}.${block ? "resnets." : ""}`,
-    );
-  return parts.reduce((text, [theirs, own]) => text.replace(theirs, own), placed);
-}
-
-/** The name in original checkpoints of the weight that diffusers calls `name`: the inverse of `fromOriginalVaeName`. */
+/** The name in original checkpoints of the weight that diffusers calls `name`, in an autoencoder of `levels` sizes. */
 export function toOriginalVaeName(name: string, levels: number): string {
   const renamed = parts.reduce((text, [theirs, own]) => text.replace(own, theirs), name);
   return renamed
