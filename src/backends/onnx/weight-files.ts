@@ -1,8 +1,7 @@
-import { randomUUID } from "node:crypto";
 import { rmSync } from "node:fs";
 import { type FileHandle, open, realpath } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, parse, relative, resolve, sep } from "node:path";
+import { parse, relative, resolve, sep } from "node:path";
 import { LorikeetError } from "../../errors.ts";
 import { convert } from "../../tensor/convert.ts";
 import { BYTES, type DType } from "../../tensor/dtype.ts";
@@ -10,6 +9,7 @@ import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { WeightSource } from "../backend.ts";
 import type { OnnxExternalData } from "./proto.ts";
+import { removeStaleSpills, spillPath } from "./spill-path.ts";
 
 /** Smaller weights stand in the model itself. */
 const INLINE_BYTES = 1024;
@@ -105,7 +105,8 @@ export class WeightFiles {
   }
 
   private async createSpill(): Promise<{ path: string; file: FileHandle }> {
-    const path = join(tmpdir(), `lorikeet-${process.pid}-${randomUUID()}.weights`);
+    await removeStaleSpills(tmpdir());
+    const path = spillPath(tmpdir());
     const file = await open(path, "wx", 0o600);
     process.once("exit", this.removeSpill);
     return { path, file };
