@@ -1,5 +1,5 @@
 import type { Tensors } from "../backends/backend.ts";
-import { Random } from "../tensor/random.ts";
+import type { Random } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import { addNoise, minSnrWeight, type NoiseSchedule, targetOf } from "./noise-schedule.ts";
 import type { PredictionType } from "./scheduler-config.ts";
