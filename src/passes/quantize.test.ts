@@ -59,8 +59,7 @@ describe.each(["int8", "nf4"] as const)("%s", (storage) => {
     const whole = tensor("f32", [OUT, C], decoded);
     const want = interpret(products, (name) => (name === "w.weight" ? whole : feeds[name]!));
     for (const [i, { data }] of want.entries())
-      for (const [j, value] of data.entries())
-        expect(got[i]!.data[j]).toBeCloseTo(Number(value), 6);
+      for (const [j, value] of data.entries()) expect(got[i]!.data[j]).toBeCloseTo(value, 6);
   });
 
   it("reads nothing but the parts", () => {
