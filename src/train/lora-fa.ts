@@ -25,7 +25,7 @@ export function isHeldByLoraFa(name: string): boolean {
 
 /**
  * LoRA-FA: A stays as it is, and B follows the gradient that brings B·A closest to a full fine-tuning step,
- * s⁻²·∂B·(A·Aᵀ + δ)⁻¹. Gradients are clipped before that; epsilon is not corrected for the moments' bias, as in PEFT.
+ * s⁻²·∂B·(A·Aᵀ + δ)⁻¹. Gradients are clipped before that.
  * https://arxiv.org/abs/2308.03303
  * @param parameters everything that trains
  * @param nameOf name of a tensor of a module's adapter
@@ -83,9 +83,17 @@ export function checkLoraFa(
   );
 }
 
+/** Clipped already; epsilon beside the plain second moment, and decay after the step, as in PEFT. */
 function plainUpdate(update: AdamWStep): AdamWStep {
-  const eps = update.eps / Math.sqrt(1 - update.betas[1] ** update.step);
-  return { ...update, eps, maxGradNorm: Infinity, lossScale: 1 };
+  const keep = 1 - update.learningRate * update.weightDecay;
+  return {
+    ...update,
+    learningRate: update.learningRate * keep,
+    weightDecay: update.weightDecay / keep,
+    eps: update.eps / Math.sqrt(1 - update.betas[1] ** update.step),
+    maxGradNorm: Infinity,
+    lossScale: 1,
+  };
 }
 
 function normOf(gradients: Iterable<Tensor>): number {

@@ -29,11 +29,16 @@ export function loraPlusScales(
 }
 
 /**
- * AdamW that does not shrink biases and the weights of norms. They are divided by what decay will multiply them with,
- * so engines know of one decay only.
+ * AdamW that, as PEFT's, does not shrink biases and the weights of layer norms (those of RMS norms it does). They are
+ * divided by what decay will multiply them with, so engines know of one decay only.
  */
 export function withoutDecay(parameters: readonly Node[]): Apply {
-  const names = parameters.filter(isUndecayed).map(({ name }) => name!);
+  const all = new Set(parameters.map(({ name }) => name!));
+  // a vector with a bias beside it belongs to a layer norm
+  const isSpared = ({ name, shape }: Node): boolean =>
+    name!.endsWith("bias") ||
+    (shape.length === 1 && /\.weight$/.test(name!) && all.has(name!.replace(/weight$/, "bias")));
+  const names = parameters.filter(isSpared).map(({ name }) => name!);
   return async (engine, update) => {
     for (const name of update.weightDecay > 0 ? names : []) {
       const rate = update.learningRate * (update.learningRateScales?.[name] ?? 1);
@@ -44,9 +49,4 @@ export function withoutDecay(parameters: readonly Node[]): Apply {
     }
     return engine.applyGradients(update);
   };
-}
-
-/** Biases, and vectors that are no part of an adapter: those of norms. */
-function isUndecayed({ name, shape }: Node): boolean {
-  return name!.endsWith("bias") || (shape.length === 1 && !name!.includes(".lora_"));
 }
