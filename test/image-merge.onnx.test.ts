@@ -1,9 +1,10 @@
-import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { imageAdapter } from "../src/adapter/image-adapter.ts";
 import {
+  createPipeline,
   type ImagePipeline,
   loadPipeline,
   type WeightedAdapter,
@@ -11,9 +12,11 @@ import {
 import { imagine } from "../src/api/imagine.ts";
 import { mergePipeline, unmergePipeline } from "../src/api/merge-pipeline.ts";
 import { loadImageAdapter } from "../src/host/image-adapter-files.ts";
+import { openSingleFile } from "../src/host/open-single-file.ts";
 import { tensor, type Tensor } from "../src/tensor/tensor.ts";
 import { lorikeet } from "./support/command.ts";
 import { diffusionFolder, farthest } from "./support/diffusion.ts";
+import { writeSingleFile } from "./support/single-file.ts";
 
 const sd1 = join(diffusionFolder, "sd1");
 const lora = (name: string): string => join(diffusionFolder, "lora", name);
@@ -67,6 +70,21 @@ describe("merging several weighted adapters of UNet and text encoder", () => {
       expect(difference, weight).toBeLessThanOrEqual(bound);
     const restored = await loadPipeline(again, { threads: 1 });
     expect(farthest(await latents(restored), plain)).toBeLessThan(1e-4);
+  });
+
+  it("takes a single file for a base, and writes a folder", async () => {
+    await mkdir(join(folder, "single"));
+    const file = join(folder, "single/model.safetensors");
+    await writeSingleFile(base.checkpoint, file);
+    const { configs } = base.checkpoint;
+    const single = createPipeline(await openSingleFile(file, { configs }), { threads: 1 });
+    const out = join(folder, "from-single");
+    await mergePipeline(single.withAdapters(adapters), out);
+    const merged = await loadPipeline(out, { threads: 1 });
+    const want = await latents(base.withAdapters(adapters));
+    expect(farthest(await latents(merged), want)).toBeLessThan(1e-4);
+    const index = JSON.parse(await readFile(join(out, "model_index.json"), "utf8")) as object;
+    expect(index).toMatchObject({ _class_name: "StableDiffusionPipeline", unet: ["diffusers", "UNet2DConditionModel"] }); // prettier-ignore
   });
 
   it("rounds to another type on request, and refuses what overflows it", async () => {

@@ -1,4 +1,4 @@
-import { copyFile, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -6,13 +6,11 @@ import { adapterFromDiffusers } from "../src/adapter/formats/diffusers.ts";
 import { createPipeline, type ImagePipeline, loadPipeline } from "../src/api/image-pipeline.ts";
 import { captionFeeds, type ImageSession, openImageSession } from "../src/api/image-session.ts";
 import { imagine, type ImagineOptions, type MadeImage } from "../src/api/imagine.ts";
-import { serializeSafetensors } from "../src/formats/safetensors-write.ts";
-import { toOriginalUnetName, unetLayout } from "../src/formats/stable-diffusion/unet-names.ts";
-import { toOriginalVaeName } from "../src/formats/stable-diffusion/vae-names.ts";
 import { openSingleFile } from "../src/host/open-single-file.ts";
 import { toFloat64 } from "../src/tensor/convert.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { diffusionFolder, farthest, readLoraFile, readTensors } from "./support/diffusion.ts";
+import { writeSingleFile } from "./support/single-file.ts";
 
 const sd1 = join(diffusionFolder, "sd1");
 let folder: string;
@@ -61,29 +59,9 @@ it("a diffusers folder makes diffusers' image", async () => {
 
 it("so does one file in the original layout, with vocab.json and merges.txt alone", async () => {
   const pipeline = await loadPipeline(sd1);
-  const { weights, configs } = pipeline.checkpoint;
-  const tensors = new Map<string, Tensor>();
-  for (const name of weights.names) {
-    const [, model, own] = /^(unet|vae|text_encoder)\.(.+)$/.exec(name)!;
-    const value = await weights.read(name);
-    if (model === "unet")
-      tensors.set(
-        `model.diffusion_model.${toOriginalUnetName(own!, unetLayout(configs.unet))}`,
-        value,
-      );
-    else if (model === "text_encoder") tensors.set(`cond_stage_model.transformer.${own!}`, value);
-    else {
-      // attention of the autoencoder was made of 1×1 convolutions
-      const isConv = /attentions.*(to_q|to_k|to_v|to_out\.0)\.weight$/.test(own!);
-      const shape = isConv ? [...value.shape, 1, 1] : value.shape;
-      tensors.set(`first_stage_model.${toOriginalVaeName(own!, 2)}`, { ...value, shape });
-    }
-  }
+  const { configs } = pipeline.checkpoint;
   const file = join(folder, "model.safetensors");
-  await writeFile(file, serializeSafetensors(tensors));
-  await mkdir(join(folder, "tokenizer"));
-  for (const name of ["vocab.json", "merges.txt"])
-    await copyFile(join(sd1, "tokenizer", name), join(folder, "tokenizer", name));
+  await writeSingleFile(pipeline.checkpoint, file);
   const checkpoint = await openSingleFile(file, { configs });
   const opened = createPipeline(checkpoint, { threads: 1 });
   expect(captionFeeds(opened, [run.prompt])["input_ids"]!.data).toEqual(

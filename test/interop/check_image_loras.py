@@ -15,6 +15,8 @@ from peft import PeftModel
 GRID, OURS = Path(sys.argv[1]), Path(sys.argv[2])
 TOLERANCE, PIXELS = 1e-4, 1
 PARTS = ["unet", "text_encoder", "text_encoder_2"]
+# what diffusers 0.42 does not take from kohya's files
+KNOWN = {"use_dora": "diffusers drops `dora_scale`", "alpha_pattern": "diffusers reads one alpha for all"}
 warnings.filterwarnings("ignore")
 
 
@@ -41,8 +43,9 @@ def row(name: str, failures: list) -> list[str]:
     given = feeds(base, open_pipeline(original, base))
     cells = [cell(read(OURS / name / "ours.safetensors"), want, failures)]
     for file in [OURS / name / folder / "pytorch_lora_weights.safetensors" for folder in ["diffusers", "anew"]] + [OURS / name / "kohya.safetensors"]:
-        if file.name == "kohya.safetensors" and CASES[name][3].get("use_dora"):
-            cells.append("diffusers drops `dora_scale`")
+        known = [words for field, words in KNOWN.items() if CASES[name][3].get(field)]
+        if file.name == "kohya.safetensors" and known:
+            cells.append(known[0])
             continue
         pipe = open_pipeline(original, base)
         try:
