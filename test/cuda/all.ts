@@ -1,6 +1,8 @@
 /** @file All GPU checks. */
 import { checks as attention } from "./attention.ts";
 import type { Check } from "./check.ts";
+import { checks as commands } from "./commands.ts";
+import { checks as communicator } from "./communicator.ts";
 import { checks as curve } from "./curve.ts";
 import { checks as decode } from "./decode.ts";
 import { checks as fp8 } from "./fp8.ts";
@@ -20,8 +22,10 @@ export const allChecks: readonly Check[] = [
   ...skinny,
   ...decode,
   ...golden,
-  ...memory,
   ...replay,
+  ...communicator,
+  ...commands,
   ...curve,
+  ...memory,
   ...sanitize,
 ];

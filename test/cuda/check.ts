@@ -15,6 +15,8 @@ import type { Tensor } from "../../src/tensor/tensor.ts";
 /** One check on a GPU; throws when it fails, returns what it measured. */
 export interface Check {
   readonly name: string;
+  /** Starts what takes long and needs no attention; called before the first check runs. */
+  prepare?(): void;
   run(device: Device): string | Promise<string>;
 }
 

@@ -1,4 +1,4 @@
-import { describe, it } from "vitest";
+import { beforeAll, describe, inject, it } from "vitest";
 import { type Device, openDevice } from "../../src/backends/cuda/device.ts";
 import { allChecks } from "./all.ts";
 import { Skipped } from "./check.ts";
@@ -6,6 +6,10 @@ import { Skipped } from "./check.ts";
 let device: Device | undefined;
 
 describe("CUDA engine", () => {
+  beforeAll(() => {
+    if (inject("hasGpu")) for (const check of allChecks) check.prepare?.();
+  });
+
   for (const check of allChecks)
     it(check.name, async ({ skip }) => {
       device ??= openDevice(0);

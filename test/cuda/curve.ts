@@ -1,5 +1,5 @@
 /** @file Two hundred training steps beside PEFT on the same GPU, from the same adapters, on the same batches. */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -37,30 +37,47 @@ interface Peer {
   readonly learningRate: number;
 }
 
-const peers = new Map<string, Peer>();
+const peers = new Map<string, Promise<Peer>>();
 
 /** Runs PEFT once for each base; its files are what ours starts from. */
-function runPeer(base: string): Peer {
-  const known = peers.get(base);
-  if (known) return known;
-  const probe = "import peft, torch; torch.zeros(1, device='cuda')";
-  if (spawnSync("python3", ["-c", probe]).status !== 0)
-    throw new Skipped("no python3 with peft and a torch that sees the GPU");
+function peerOf(base: string): Promise<Peer> {
+  const known = peers.get(base) ?? runPeer(base);
+  peers.set(base, known);
+  known.catch(() => undefined); // whoever waits for it is told
+  return known;
+}
+
+async function runPeer(base: string): Promise<Peer> {
   const folder = mkdtempSync(join(tmpdir(), "curve-"));
   process.on("exit", () => {
     rmSync(folder, { recursive: true, force: true });
   });
   const from = base.includes("/") ? ["--path", join(root, base)] : ["--model", base];
   const args = [join(root, "bench/peer/peft_curve.py"), folder, ...from, "--steps", String(STEPS)];
-  const { status, stderr } = spawnSync("python3", args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`PEFT failed: ${stderr.slice(-800)}`);
+  const errors = await pythonErrors(args);
+  if (/No module named|ENOENT|no CUDA|CUDA driver/.test(errors))
+    throw new Skipped(`no python3 with peft and a torch that sees the GPU: ${errors.slice(-200)}`);
+  if (errors !== "") throw new Error(`PEFT failed: ${errors.slice(-800)}`);
   const { losses, lr } = JSON.parse(readFileSync(join(folder, "losses.json"), "utf8")) as {
     losses: Peer["losses"];
     lr: number;
   };
-  const peer = { folder, losses, learningRate: lr };
-  peers.set(base, peer);
-  return peer;
+  return { folder, losses, learningRate: lr };
+}
+
+/** What a Python script says when it fails; nothing when it does not. */
+function pythonErrors(args: readonly string[]): Promise<string> {
+  const child = spawn("python3", args, { stdio: ["ignore", "ignore", "pipe"] });
+  let text = "";
+  child.stderr.on("data", (data: Buffer) => (text += data.toString()));
+  return new Promise((resolve) => {
+    child.on("error", (error) => {
+      resolve(error.message);
+    });
+    child.on("close", (status) => {
+      resolve(status === 0 ? "" : text || `status ${String(status)}`);
+    });
+  });
 }
 
 function planOf(config: HfConfig, adapter: Adapter): TrainPlan {
@@ -127,7 +144,7 @@ async function trainOurs(peer: Peer, options: CudaOptions): Promise<number[]> {
 }
 
 async function checkCurve({ base, options, peer: kind, limit }: Case): Promise<string> {
-  const peer = runPeer(base);
+  const peer = await peerOf(base);
   const theirs = peer.losses[kind];
   const ours = await trainOurs(peer, options);
   const mean = (values: readonly number[], from: number): number =>
@@ -156,6 +173,7 @@ const CASES: readonly Case[] = ["smollm2-135m", "models/storyteller-6m"].flatMap
 );
 
 export const checks: readonly Check[] = CASES.map((each) => ({
+  prepare: () => void peerOf(each.base),
   name: `curve of ${STEPS} steps beside PEFT, ${each.name}`,
   run: () => checkCurve(each),
 }));

@@ -112,7 +112,7 @@ function checkProduct(device: Device, [M, N, K]: readonly [number, number, numbe
   const codes = poisoned(device, "u8", [M, K]);
   const scales = poisoned(device, "f32", [M]);
   const weight = openFp8(device, "bf16").encode(at.w, N, K);
-  rowEncoder(device, "bf16", K).launch([M], 256, [at.x, codes, scales, K, K]);
+  rowEncoder(device, "bf16").launch([M], 256, [at.x, codes, scales, K, K]);
   const { straight } = weight;
   const operands = {
     ...{ a: codes, b: straight.codes, c: at.d, d: at.d },

@@ -7,7 +7,9 @@ const wanted = process.argv[2] ?? "";
 const device = openDevice(0);
 let [passed, failed, skipped] = [0, 0, 0];
 console.log(`${device.info.name}, compute capability ${device.info.capability.join(".")}`);
-for (const check of allChecks.filter(({ name }) => name.startsWith(wanted))) {
+const chosen = allChecks.filter(({ name }) => name.startsWith(wanted));
+for (const check of chosen) check.prepare?.();
+for (const check of chosen) {
   const start = performance.now();
   try {
     const report = await check.run(device);

@@ -37,7 +37,7 @@ export function openFp8(
   storage: Storage,
 ): { encode(source: number, rows: number, columns: number): Fp8Weight } {
   checkFp8(device);
-  const module = loadModule(device, ["fp8"], { S: "f32", T: storage, PACKS: 1 });
+  const module = loadModule(device, ["fp8"], { S: "f32", T: storage });
   const kernels = {
     tops: module.kernel("column_tops", "ppii"),
     columns: module.kernel("fp8_columns", "ppppii"),
@@ -46,10 +46,9 @@ export function openFp8(
   return { encode: (source, rows, columns) => encode(device, kernels, source, [rows, columns]) };
 }
 
-/** Encodes rows of `columns` elements: parameters are the rows, codes, factors, columns and elements from row to row. */
-export function rowEncoder(device: Device, storage: Storage, columns: number): Kernel {
-  const PACKS = Math.ceil(columns / 2048);
-  return loadModule(device, ["fp8"], { S: storage, T: storage, PACKS }).kernel("fp8_rows", "pppii");
+/** Encodes rows of activations: parameters are the rows, codes, factors, columns and elements from row to row. */
+export function rowEncoder(device: Device, storage: Storage): Kernel {
+  return loadModule(device, ["fp8"], { S: storage, T: storage }).kernel("fp8_rows", "pppii");
 }
 
 /** @throws LorikeetError `unsupported-base-dtype` */
@@ -78,7 +77,7 @@ function encode(
   const tops = allocateDevice(device, columns * 4, "encoding weights");
   fillZero(device, tops, columns * 4);
   const values = [source, codes, scales, columns, columns];
-  rowEncoder(device, "f32", columns).launch([rows], 256, values);
+  rowEncoder(device, "f32").launch([rows], 256, values);
   kernels.tops.launch([Math.ceil(columns / 256), Math.ceil(rows / 64)], 256, [
     ...[source, tops, rows, columns],
   ]);

@@ -26,45 +26,29 @@ INLINE float decode1(u32 code) {
   return code >> 7 ? -size : size;
 }
 
-INLINE float element(const u32* words, int i, float) { return __uint_as_float(words[i]); }
-template <typename H>
-INLINE float element(const u32* words, int i, H) {
-  H half;
-  half.bits = (u16)(i % 2 ? words[i / 2] >> 16 : words[i / 2]);
-  return value(half);
-}
-
-// One block a row of `columns` (a multiple of 8, at most PACKS * 2048), rows of x `ld` apart: codes without gaps,
-// scales[row] = largest / 448. The row stays in registers, so it is read once.
+// One block a row of `columns` (a multiple of 8), rows of x `ld` apart: codes without gaps, scales[row] = largest / 448.
 KERNEL __launch_bounds__(256) fp8_rows(const S* x, u8* codes, float* scales, int columns, int ld) {
-  constexpr int WORDS = 2 * sizeof(S);
   __shared__ float scratch[32];
-  const Pack<u32, WORDS>* row = (const Pack<u32, WORDS>*)(x + (i64)blockIdx.x * ld);
+  const S* row = x + (i64)blockIdx.x * ld;
   const int packs = columns / 8;
-  Pack<u32, WORDS> held[PACKS];
-#pragma unroll
-  for (int j = 0; j < PACKS; j++)
-    if (j * 256 + (int)threadIdx.x < packs) held[j] = row[j * 256 + threadIdx.x];
-    else held[j] = {};
   float top = 0.f;
+  for (int i = threadIdx.x; i < packs; i += 256) {
+    const Pack<S, 8> pack = ((const Pack<S, 8>*)row)[i];
 #pragma unroll
-  for (int j = 0; j < PACKS; j++)
-#pragma unroll
-    for (int e = 0; e < 8; e++) top = fmaxf(top, fabsf(element(held[j].at, e, S())));
+    for (int e = 0; e < 8; e++) top = fmaxf(top, fabsf(value(pack.at[e])));
+  }
   top = block_reduce<true>(top, scratch);
   const float inverse = top > 0.f ? LARGEST / top : 0.f;
-  uint2* out = (uint2*)(codes + (i64)blockIdx.x * columns);
+  u32* out = (u32*)(codes + (i64)blockIdx.x * columns);
+  for (int i = threadIdx.x; i < packs; i += 256) {
+    const Pack<S, 8> pack = ((const Pack<S, 8>*)row)[i];
+    u32 words[2];
 #pragma unroll
-  for (int j = 0; j < PACKS; j++) {
-    if (j * 256 + (int)threadIdx.x >= packs) break;
-    // else the compiler would keep what was unpacked above, in twice the registers
-#pragma unroll
-    for (int e = 0; e < WORDS; e++) asm volatile("" : "+r"(held[j].at[e]));
-    u32 pairs[4];
-#pragma unroll
-    for (int e = 0; e < 4; e++)
-      pairs[e] = encode2(element(held[j].at, 2 * e, S()) * inverse, element(held[j].at, 2 * e + 1, S()) * inverse);
-    out[j * 256 + threadIdx.x] = make_uint2(pairs[0] | pairs[1] << 16, pairs[2] | pairs[3] << 16);
+    for (int e = 0; e < 2; e++)
+      words[e] = encode2(value(pack.at[4 * e]) * inverse, value(pack.at[4 * e + 1]) * inverse) |
+                 (u32)encode2(value(pack.at[4 * e + 2]) * inverse, value(pack.at[4 * e + 3]) * inverse) << 16;
+    out[2 * i] = words[0];
+    out[2 * i + 1] = words[1];
   }
   if (threadIdx.x == 0) scales[blockIdx.x] = top / LARGEST;
 }

@@ -74,7 +74,7 @@ function encodeRows(context: PlanContext, product: Fp8Product): Encoded {
     reads,
     writes: [codes, scales],
     scratch: [],
-    prepare: () => void (kernel ??= rowEncoder(context.device, x.value.storage, K)),
+    prepare: () => void (kernel ??= rowEncoder(context.device, x.value.storage)),
     enqueue() {
       kernel!.launch([tokens], 256, [locate(x), addressOf(codes), addressOf(scales), K, x.ld]);
     },
