@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
@@ -112,6 +112,22 @@ it("weights lie in files beside the graph when one file cannot hold them, with t
     expect(difference(logits, want)).toBeLessThan(1e-4);
     await session.release();
   }
+});
+
+it("a chat model: the template in tokenizer_config.json, and what ends a turn among the ids that stop", async () => {
+  const folder = join(scratch, "chat");
+  await cp(join(import.meta.dirname, "../models/storyteller-6m"), folder, { recursive: true });
+  const path = join(folder, "tokenizer_config.json");
+  const { chat_template, ...others } = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>; // prettier-ignore
+  await writeFile(path, JSON.stringify(others));
+  await writeFile(join(folder, "chat_template.jinja"), String(chat_template)); // where transformers 5 keeps it
+  const model = await loadModel(folder);
+  const out = await exportOnnx(model, join(scratch, "chat-onnx"));
+  const read = async (name: string): Promise<Record<string, unknown>> =>
+    JSON.parse(await readFile(join(out.path, name), "utf8")) as Record<string, unknown>;
+  expect((await read("tokenizer_config.json"))["chat_template"]).toBe(chat_template);
+  const ids = ["<|endoftext|>", "<|im_end|>"].map((token) => model.tokenizer.tokenId(token));
+  expect((await read("generation_config.json"))["eos_token_id"]).toEqual(ids);
 });
 
 it("a LongRoPE model is written for the context in which its graph holds", async () => {

@@ -1,6 +1,7 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { exportDecoder } from "../backends/onnx/export-decoder.ts";
 import { encodeModel, encodeModelInParts, type OnnxModel } from "../backends/onnx/proto.ts";
+import { chatStops } from "../data/chat-stops.ts";
 import { mergedCheckpoint, type MergeOptions } from "../host/merged-checkpoint.ts";
 import type { Checkpoint } from "../host/open-checkpoint.ts";
 import type { SavedModel } from "../host/save-checkpoint.ts";
@@ -26,7 +27,12 @@ export async function mergeToOnnx(
   // rounded once, to the file's type
   const plain = await plainAdapter(adapter, model);
   const merged = await mergedCheckpoint(checkpoint, plain, base, { ...options, dtype: "f32" });
-  const saved = await saveOnnx(withinContext(merged), outDir, partsOf(merged, options), options);
+  const saved = await saveOnnx(
+    withinContext(merged),
+    outDir,
+    partsOf(model, merged, options),
+    options,
+  );
   return { ...saved, changed: merged.changed, unties: merged.unties };
 }
 
@@ -41,7 +47,7 @@ export async function exportOnnx(
   options: OnnxSaveOptions = {},
 ): Promise<SavedModel> {
   const { checkpoint } = model;
-  return saveOnnx(withinContext(checkpoint), outDir, partsOf(checkpoint, options), options);
+  return saveOnnx(withinContext(checkpoint), outDir, partsOf(model, checkpoint, options), options);
 }
 
 /** LongRoPE turns positions otherwise in longer texts; one graph holds for the context that the model began with. */
@@ -53,19 +59,32 @@ function withinContext(checkpoint: Checkpoint): Checkpoint {
   return { ...checkpoint, config: { ...config, max_position_embeddings: context } };
 }
 
-function partsOf({ config }: Checkpoint, { dtype = "f32" }: OnnxSaveOptions): OnnxParts {
+function partsOf(
+  base: Model,
+  { config }: Checkpoint,
+  { dtype = "f32" }: OnnxSaveOptions,
+): OnnxParts {
   const { model, weights } = exportDecoder(
     (size) => causalLM(config, { ...size, keepsCache: true }),
     dtype,
   );
   return {
     weights,
+    stopIds: stopsOf(base),
     encode(read, places) {
       if (!places) return encodeModelInParts(model, weights, read);
       const outside = weights.map((weight) => ({ ...weight, data: places.get(weight.name)! }));
       return once({ ...model, initializers: [...model.initializers, ...outside] });
     },
   };
+}
+
+/** Tokens that end an answer: in a chat where the model has a template, else in a text. */
+function stopsOf(model: Model): readonly number[] {
+  const { checkpoint } = model;
+  if (checkpoint.tokenizer === undefined) return [];
+  if (checkpoint.chatTemplate === undefined) return model.tokenizer.specials.stopIds;
+  return chatStops(model.chatTemplate, model.tokenizer).ids;
 }
 
 async function* once(model: OnnxModel): AsyncGenerator<Uint8Array, void, undefined> {

@@ -3,8 +3,8 @@ import { LorikeetError } from "../errors.ts";
 import { convert } from "../tensor/convert.ts";
 import { BYTES, type DType } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { writeAtomically } from "./files.ts";
-import type { Checkpoint } from "./open-checkpoint.ts";
+import { readText, writeAtomically } from "./files.ts";
+import { type Checkpoint, readJson } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 import { type SavedModel, type SaveOptions, writeCompanions } from "./save-checkpoint.ts";
 
@@ -36,6 +36,8 @@ export interface OnnxPlace {
 /** A model whose weights are written apart. */
 export interface OnnxParts {
   readonly weights: readonly OnnxWeight[];
+  /** Tokens that end an answer. */
+  readonly stopIds: readonly number[];
   /** The model's file: with all weights in it, read one at a time, or with their places. */
   readonly encode: (
     read: (name: string) => Promise<Uint8Array>,
@@ -83,21 +85,37 @@ export async function saveOnnx(
     const config = { ...checkpoint.config, "transformers.js_config": forLibrary };
     await writeAtomically(join(temporary, "config.json"), `${JSON.stringify(config, undefined, 2)}\n`); // prettier-ignore
     const written = [file, ...chunks.map((chunk) => chunk.file)].map((name) => `onnx/${name}`);
-    const others = await writeCompanions(withGeneration(checkpoint), temporary, options.tokenizerFrom); // prettier-ignore
-    return { path: folder, files: [...written, "config.json", ...others], bytes };
+    const others = await writeCompanions(checkpoint, temporary, options.tokenizerFrom);
+    const chat = await writeChatFiles(checkpoint, temporary, parts.stopIds);
+    return { path: folder, files: [...new Set([...written, "config.json", ...others, ...chat])], bytes }; // prettier-ignore
   });
 }
 
-/** A checkpoint without generation_config.json gets one, as Transformers.js stops at the token it names. */
-function withGeneration(checkpoint: Checkpoint): Checkpoint {
-  if (checkpoint.generationConfig !== undefined) return checkpoint;
-  const keys = ["bos_token_id", "eos_token_id", "pad_token_id"];
-  const own = keys.filter((key) => checkpoint.config[key] !== undefined);
-  return {
-    ...checkpoint,
-    generationConfig: Object.fromEntries(own.map((key) => [key, checkpoint.config[key]])),
+/**
+ * What Transformers.js looks for in other places than transformers: the chat template in tokenizer_config.json alone, and
+ * every token that ends an answer in generation_config.json. @returns the files' names
+ */
+async function writeChatFiles(
+  { config, chatTemplate }: Checkpoint,
+  folder: string,
+  stopIds: readonly number[],
+): Promise<string[]> {
+  const rewrite = async (name: string, change: (fields: Fields) => Fields): Promise<string> => {
+    const path = join(folder, name);
+    const fields = change((await readJson(path)) ?? {});
+    await writeAtomically(path, `${JSON.stringify(fields, undefined, 2)}\n`);
+    return name;
   };
+  const ids = ["bos_token_id", "pad_token_id"].filter((key) => config[key] !== undefined);
+  const own = Object.fromEntries(ids.map((key) => [key, config[key]]));
+  const ends = stopIds.length > 0 ? { eos_token_id: stopIds } : {};
+  const written = [await rewrite("generation_config.json", (fields) => ({ ...own, ...fields, ...ends }))]; // prettier-ignore
+  const template = await readText(join(folder, "chat_template.jinja")).catch(() => chatTemplate);
+  if (template === undefined) return written;
+  return [...written, await rewrite("tokenizer_config.json", (fields) => ({ ...fields, chat_template: template }))]; // prettier-ignore
 }
+
+type Fields = Readonly<Record<string, unknown>>;
 
 function reader(
   { weights }: Checkpoint,
