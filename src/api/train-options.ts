@@ -25,6 +25,8 @@ export interface TrainOptions extends Omit<CamelConfig, "data" | "evalData" | "s
   readonly batchSize?: number;
   /** Ends the run after the step in flight; what was reached is saved. */
   readonly signal?: AbortSignal;
+  /** Told how many rows of a data set are read and tokenized, now and then. */
+  readonly onRows?: (rows: number) => void;
 }
 
 /** A run's settings, checked and complete. */
@@ -33,13 +35,14 @@ export interface ResolvedRun {
   readonly lora: LoraConfig;
   readonly outputDir: string | undefined;
   readonly signal: AbortSignal | undefined;
+  readonly onRows?: (rows: number) => void;
   /** This process among those that a launcher started to train together; absent: it is alone. */
   readonly ranks?: LaunchedRank;
 }
 
 /** Checks `options` and fills in defaults. @throws LorikeetError `config` naming each wrong key */
 export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
-  const { lora, epochs, batchSize, signal, ...rest } = options;
+  const { lora, epochs, batchSize, signal, onRows, ...rest } = options;
   const raw: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(rest) as [string, unknown][])
     if (value !== undefined)
@@ -48,5 +51,8 @@ export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
   if (batchSize !== undefined) raw["per_device_train_batch_size"] = batchSize;
   if (lora) Object.assign(raw, settingsOfLora(lora));
   const config = checkTrainConfig(raw);
-  return { config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal };
+  return {
+    ...{ config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal },
+    ...(onRows && { onRows }),
+  };
 }

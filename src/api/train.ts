@@ -82,7 +82,7 @@ function textKind(model: Model): TrainKind {
 
 async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Promise<TrainTask> {
   const { config } = run;
-  const data = await openTrainingData(model, windowConfig(run));
+  const data = await openTrainingData(model, windowConfig(run), run.onRows);
   const known = store.resumed?.adapter ?? model.adapter;
   const start = known ?? (await freshAdapter(model, run, data));
   const adapted = model.withAdapter(start);

@@ -1,4 +1,9 @@
-import { buildDataset, type DataReport, type Dataset } from "../data/dataset.ts";
+import {
+  buildDataset,
+  type DataReport,
+  type Dataset,
+  type DatasetOptions,
+} from "../data/dataset.ts";
 import { exampleWriter } from "../data/example-store.ts";
 import { createLoader, evaluationBatches } from "../data/loader.ts";
 import { readDataset } from "../host/dataset-files.ts";
@@ -15,11 +20,17 @@ export interface TrainingData extends TaskData {
 }
 
 /**
- * Reads and tokenizes the data of `config` for `model`.
+ * Reads and tokenizes the data of `config` for `model`; `onProgress` is told the rows that are read.
  * @throws LorikeetError what reading and tokenizing rows throws, with file, line and reason
  */
-export async function openTrainingData(model: Model, config: TrainConfig): Promise<TrainingData> {
-  const dataset = await read(model, config, config.data, config.validation_split);
+export async function openTrainingData(
+  model: Model,
+  config: TrainConfig,
+  onProgress?: (rows: number) => void,
+): Promise<TrainingData> {
+  const options = optionsOf(model, config, onProgress);
+  const split = { validationFraction: config.validation_split };
+  const dataset = await read(config.data, { ...options, ...split });
   const { store, train, validation } = dataset;
   const shape = {
     maxLength: Math.min(config.max_length, contextOf(model.checkpoint.config)),
@@ -32,8 +43,7 @@ export async function openTrainingData(model: Model, config: TrainConfig): Promi
     accumulation: config.gradient_accumulation_steps,
     seed: config.seed,
   });
-  const other =
-    config.eval_data.length > 0 ? await read(model, config, config.eval_data, 0) : undefined;
+  const other = config.eval_data.length > 0 ? await read(config.eval_data, options) : undefined;
   const held = other
     ? { store: other.store, samples: other.train }
     : { store, samples: validation };
@@ -52,21 +62,23 @@ export async function openTrainingData(model: Model, config: TrainConfig): Promi
   };
 }
 
-async function read(
+function optionsOf(
   model: Model,
   config: TrainConfig,
-  paths: readonly string[],
-  validation: number,
-): Promise<Dataset> {
-  return buildDataset(readDataset(paths), {
+  onProgress: ((rows: number) => void) | undefined,
+): DatasetOptions {
+  return {
     tokenizer: model.tokenizer,
     template: model.chatTemplate,
     trainOn: config.train_on,
     maxLength: config.max_length,
     contextLength: contextOf(model.checkpoint.config),
     skipBadRows: config.skip_bad_rows,
-    validationFraction: validation,
     seed: config.seed,
-    writer: exampleWriter(spillingWords()),
-  });
+    ...(onProgress && { onProgress }),
+  };
+}
+
+function read(paths: readonly string[], options: DatasetOptions): Promise<Dataset> {
+  return buildDataset(readDataset(paths), { ...options, writer: exampleWriter(spillingWords()) });
 }

@@ -5,6 +5,7 @@ import type { CliContext } from "./context.ts";
 import { dataPreview } from "./data-preview.ts";
 import { showDownload } from "./download.ts";
 import { numberIn, wholeFrom1 } from "./generation-options.ts";
+import { showRows } from "./rows-progress.ts";
 
 const EXAMPLES = `
 Examples:
@@ -47,6 +48,7 @@ async function preview(paths: string[], flags: Flags, { out, err }: CliContext):
     max_length: flags.maxLength,
   });
   const model = await loadModel(flags.model, { onDownload: showDownload(err) });
+  const rows = showRows(err);
   try {
     const { tokenizer, chatTemplate: template } = model;
     const options = {
@@ -59,9 +61,14 @@ async function preview(paths: string[], flags: Flags, { out, err }: CliContext):
       count: flags.count,
       limit: flags.limit,
       json: flags.json ?? false,
+      onProgress: rows.read,
     };
-    await dataPreview(options, (text) => out.write(text));
+    await dataPreview(options, (text) => {
+      rows.end();
+      out.write(text);
+    });
   } finally {
+    rows.end();
     await model.dispose();
   }
 }

@@ -15,6 +15,7 @@ import { type CliContext, EXIT_CODES } from "./context.ts";
 import { showDownload } from "./download.ts";
 import { withInterrupt } from "./interrupt.ts";
 import { showProgress } from "./progress.ts";
+import { showRows } from "./rows-progress.ts";
 
 const EXAMPLES = `
 Examples:
@@ -54,16 +55,29 @@ export async function runTraining(
 ): Promise<TrainEvent[]> {
   const events: TrainEvent[] = [];
   const progress = showProgress(context.err);
+  const rows = showRows(context.err);
   await withInterrupt(async (signal) => {
-    const run = { config, lora: loraOfConfig(config), outputDir: config.output_dir, signal };
+    const onRows = (count: number): void => {
+      if (signal.aborted) process.exit(EXIT_CODES.interrupted); // there is nothing to save yet
+      rows.read(count);
+    };
+    const run = {
+      config,
+      lora: loraOfConfig(config),
+      outputDir: config.output_dir,
+      signal,
+      onRows,
+    };
     const { events: happening, dispose } = await startTask(run, context);
     try {
       for await (const event of happening) {
+        rows.end();
         events.push(event);
         if (json) context.out.write(`${JSON.stringify(event)}\n`);
         else progress.show(event);
       }
     } finally {
+      rows.end();
       progress.stop();
       await dispose();
     }
