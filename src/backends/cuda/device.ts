@@ -117,7 +117,7 @@ export function allocateDevice(device: Device, bytes: number, purpose: string): 
       "cuda-memory",
       `Expected ${gib(size)} GiB on ${device.info.name} for ${purpose}, ${gib(device.free())} GiB of ${gib(device.info.totalBytes)} are free`,
       {
-        hint: "Use a smaller batch or sequence length, turn checkpointing on, quantize the base to NF4, or close other programs on this GPU.",
+        hint: "Use a smaller --per-device-train-batch-size (with --gradient-accumulation-steps), a smaller --max-length, --checkpointing on, --base-dtype nf4, or close other programs on this GPU.",
       },
     );
   if (status !== 0) device.driver.call.cuMemAlloc_v2(out64, size);

@@ -96,15 +96,31 @@ export function openDriver(): Driver {
     const text = describe(status);
     if (status === STATUS.outOfMemory)
       return new LorikeetError("cuda-memory", `${name}: the GPU is out of memory (${text})`, {
-        hint: "Close other programs on this GPU, use a smaller batch, turn checkpointing on, or quantize the base.",
+        hint: "Close other programs on this GPU, or use a smaller --per-device-train-batch-size, --checkpointing on or --base-dtype nf4.",
       });
     return new LorikeetError("cuda-driver", `${name} failed with status ${status}: ${text}`, {
-      hint: "`lorikeet doctor` shows what was found. A lost or faulty GPU needs the process restarted.",
+      hint: hintOf(status),
     });
   });
   call.cuInit(0);
   driver = { library, raw, call };
   return driver;
+}
+
+/** Statuses that say that libraries are newer than the driver, or its parts of different versions. */
+const MISMATCHED: readonly number[] = [35, 209, 218, 222, 803, 804];
+/** Statuses after which the GPU does nothing more for this process: faults of memory, hangs, a lost device. */
+const LOST: readonly number[] = [
+  46, 101, 214, 219, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
+];
+
+/** What to do about a status of the driver. */
+export function hintOf(status: number): string {
+  if (MISMATCHED.includes(status))
+    return "The driver is older than these CUDA libraries: update it, or install libraries of its version. `lorikeet doctor` lists both.";
+  if (LOST.includes(status))
+    return "The GPU is lost to this process. Checkpoints are whole: start again with --resume; look into `nvidia-smi` and the system log if it happens again.";
+  return "`lorikeet doctor` shows which GPUs, driver and libraries were found.";
 }
 
 function errorTexts(library: Library): (status: number) => string {
