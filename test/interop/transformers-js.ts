@@ -24,16 +24,27 @@ const PROMPTS = [
   "The old man walked to the river and",
 ];
 
+const CHAT = [{ role: "user", content: "Tell me about a bird." }] as const;
+
 /** What is used of Transformers.js. */
 interface Library {
   readonly pipeline: (task: string, folder: string, options: object) => Promise<Pipeline>;
 }
 interface Pipeline {
-  (prompts: string | string[], options: object): Promise<Answer[] | Answer[][]>;
+  (prompts: string | string[] | object[], options: object): Promise<Answer[] | Answer[][]>;
   dispose(): Promise<void>;
 }
 interface Answer {
   readonly generated_text: string;
+}
+interface ChatAnswer {
+  readonly generated_text: readonly { readonly content: string }[];
+}
+interface Texts {
+  /** Continuations of `PROMPTS`, one by one; as one padded batch; and the answer to `CHAT`. */
+  readonly alone: string[];
+  readonly batch: string[];
+  readonly chat: string[];
 }
 
 const [home, reference = "storyteller-6m", adapterFolder = "test/golden/lora/adapter_after10"] =
@@ -42,8 +53,7 @@ if (home === undefined) throw new Error("Name the folder that Transformers.js is
 const entry = "node_modules/@huggingface/transformers/dist/transformers.node.mjs";
 const { pipeline } = (await import(pathToFileURL(resolve(home, entry)).href)) as Library;
 
-/** Continuations of `PROMPTS`, one by one and as one padded batch. */
-async function theirs(folder: string): Promise<{ alone: string[]; batch: string[] }> {
+async function theirs(folder: string): Promise<Texts> {
   const generator = await pipeline("text-generation", folder, { local_files_only: true });
   const options = { max_new_tokens: COUNT, do_sample: false, return_full_text: false };
   const alone: string[] = [];
@@ -52,18 +62,21 @@ async function theirs(folder: string): Promise<{ alone: string[]; batch: string[
     alone.push(answer!.generated_text);
   }
   const both = (await generator([...PROMPTS], options)) as Answer[][];
+  const [answer] = (await generator([...CHAT], options)) as unknown as [ChatAnswer];
   await generator.dispose();
-  return { alone, batch: both.map(([answer]) => answer!.generated_text) };
+  const { content } = answer.generated_text.at(-1)!;
+  return { alone, batch: both.map(([one]) => one!.generated_text), chat: [content] };
 }
 
-async function ours(model: Model): Promise<string[]> {
+async function ours(model: Model): Promise<Texts> {
   const texts: string[] = [];
-  for (const prompt of PROMPTS) {
+  for (const prompt of [...PROMPTS, CHAT]) {
     let text = "";
     for await (const token of generate(model, prompt, { maxNewTokens: COUNT })) text += token.text;
     texts.push(text);
   }
-  return texts;
+  const alone = texts.slice(0, PROMPTS.length);
+  return { alone, batch: alone, chat: texts.slice(PROMPTS.length) };
 }
 
 /** How many tokens of each text agree, from the first on, of all that Lorikeet made. */
@@ -83,10 +96,11 @@ try {
   const base = await loadModel(reference);
   const adapter = await loadAdapterFolder(adapterFolder);
   const rows: string[][] = [];
-  const compare = async (what: string, folder: string, want: readonly string[]): Promise<void> => {
-    const { alone, batch } = await theirs(folder);
-    rows.push([what, agreement(base, alone, want), agreement(base, batch, want)]);
-    process.stderr.write(`${rows.at(-1)!.join(" | ")}\n${JSON.stringify(alone[0])}\n`);
+  const compare = async (what: string, folder: string, want: Texts): Promise<void> => {
+    const got = await theirs(folder);
+    const kinds = ["alone", "batch", "chat"] as const;
+    rows.push([what, ...kinds.map((kind) => agreement(base, got[kind], want[kind]))]);
+    process.stderr.write(`${rows.at(-1)!.join(" | ")}\n${JSON.stringify(got.chat[0])}\n`);
     await rm(folder, { recursive: true });
   };
   const plain = await exportOnnx(base, join(scratch, "base"));
@@ -103,7 +117,7 @@ try {
     const { path } = await mergeToOnnx(base, adapter, join(scratch, "merged"), options);
     await compare(what, path, merged);
   }
-  process.stdout.write(`| ${reference} | equal tokens, prompt by prompt | in one padded batch |\n| --- | --- | --- |\n`); // prettier-ignore
+  process.stdout.write(`| ${reference} | equal tokens, prompt by prompt | in one padded batch | chat |\n| --- | --- | --- | --- |\n`); // prettier-ignore
   for (const row of rows) process.stdout.write(`| ${row.join(" | ")} |\n`);
 } finally {
   await rm(scratch, { recursive: true });
