@@ -1,4 +1,7 @@
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import typescript from "typescript";
 import type { BaseDType } from "../src/backends/onnx/storage.ts";
 
 /** One LoRA training step to be repeated. */
@@ -9,6 +12,8 @@ export interface StepJob {
   readonly length: number;
   readonly rank: number;
   readonly checkpointing: boolean;
+  /** Share of the adapters' inputs that is dropped. */
+  readonly dropout: number;
   readonly baseDtype: BaseDType;
   /** 0: one for each physical core. */
   readonly threads: number;
@@ -24,8 +29,6 @@ export interface StepResult {
   readonly firstStepSeconds: number;
   readonly compileSeconds: number;
   readonly peakBytes: number;
-  /** Multiplications and additions of a step; see `stepFlops`. */
-  readonly flops: number;
 }
 
 /** The same of the peer, from the line that peer/peft_train.py prints. */
@@ -53,6 +56,29 @@ export function stepFlops(
   const head = value("vocab_size") * C;
   const scores = layers * batch * length ** 2 * heads * headDim;
   return 4 * batch * length * (linear + head) + 7 * scores;
+}
+
+/**
+ * Builds the package, and makes JavaScript over it of `file` (of this folder, with type imports alone from beside it):
+ * users run it so, and sources take longer to load.
+ */
+export async function built(file: string): Promise<string> {
+  const here = (path: string): URL => new URL(path, import.meta.url);
+  const { status } = spawnSync(process.execPath, [fileURLToPath(here("../scripts/build.js"))], {
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  if (status !== 0) throw new Error("The package does not build (see above)");
+  const compilerOptions = {
+    target: typescript.ScriptTarget.ES2023,
+    module: typescript.ModuleKind.ESNext,
+  };
+  const text = await readFile(here(file), "utf8");
+  const { outputText } = typescript.transpileModule(text, { compilerOptions });
+  const folder = here("../out/bench/");
+  await mkdir(folder, { recursive: true });
+  const target = fileURLToPath(new URL(file.replace(".ts", ".js"), folder));
+  await writeFile(target, outputText.replace(/"\.\.\/src\/(.*)\.ts"/g, '"../../dist/$1.js"'));
+  return target;
 }
 
 /** Runs a command and reads the last line that it prints as JSON. */

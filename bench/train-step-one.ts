@@ -11,14 +11,16 @@ import type { Tensors } from "../src/backends/backend.ts";
 import { Random } from "../src/tensor/random.ts";
 import { tensor } from "../src/tensor/tensor.ts";
 import { trainableParameters, trainingGraph, type TrainPlan } from "../src/train/plan.ts";
-import { stepFlops, type StepJob, type StepResult } from "./step-jobs.ts";
+import type { StepJob, StepResult } from "./step-jobs.ts";
 
 const job = JSON.parse(process.argv[2]!) as StepJob;
 const { batch, length } = job;
 const rows = batch * length;
 const model = await loadModel(job.model);
 const { config } = model.checkpoint;
-const adapter = lora({ r: job.rank, alpha: 2 * job.rank, targetModules: "all-linear" });
+const adapter = lora({
+  ...{ r: job.rank, alpha: 2 * job.rank, dropout: job.dropout, targetModules: "all-linear" },
+});
 const plan: TrainPlan = {
   config,
   sites: resolveTargets(adapter, model.layers, model.family),
@@ -31,9 +33,7 @@ const engine = await openEngine(model.checkpoint.weights, {
 });
 const beforeCompile = performance.now();
 // compiled while the engine's thread starts
-const compiling = engine.compile(
-  trainingGraph(plan, { batch, length, rows, hasSegments: false }),
-);
+const compiling = engine.compile(trainingGraph(plan, { batch, length, rows, hasSegments: false }));
 await Promise.all(
   trainableParameters(plan).map(({ name, shape }) =>
     engine.set(name!, initialTensor(adapter, name!, shape, 0)),
@@ -60,7 +60,6 @@ for (let step = 1; step <= job.steps; step++) {
 const result: StepResult = {
   ...{ losses, stepSeconds, firstStepSeconds, compileSeconds },
   peakBytes: 1024 * process.resourceUsage().maxRSS,
-  flops: stepFlops(config, { batch, length }),
 };
 await engine.dispose();
 process.stdout.write(`${JSON.stringify(result)}\n`);
@@ -84,5 +83,6 @@ function randomBatch(vocabulary: number): Tensors {
     ),
     targets: tensor("i64", [rows], ids),
     loss_weights: tensor("f32", [rows], new Float32Array(rows).fill(1 / rows)),
+    ...(job.dropout > 0 && { dropout_seed: tensor("i64", [], BigInt64Array.of(1n)) }),
   };
 }
