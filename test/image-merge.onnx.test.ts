@@ -83,6 +83,8 @@ describe("merging several weighted adapters of UNet and text encoder", () => {
     const merged = await loadPipeline(out, { threads: 1 });
     const want = await latents(base.withAdapters(adapters));
     expect(farthest(await latents(merged), want)).toBeLessThan(1e-4);
+    const tokenizer = JSON.parse(await readFile(join(out, "tokenizer/tokenizer_config.json"), "utf8")) as object; // prettier-ignore
+    expect(tokenizer).toMatchObject({ tokenizer_class: "CLIPTokenizer", model_max_length: 16 });
     const index = JSON.parse(await readFile(join(out, "model_index.json"), "utf8")) as object;
     expect(index).toMatchObject({ _class_name: "StableDiffusionPipeline", unet: ["diffusers", "UNet2DConditionModel"] }); // prettier-ignore
   });

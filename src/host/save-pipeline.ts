@@ -1,8 +1,9 @@
-import { cp, mkdir, readdir, stat } from "node:fs/promises";
+import { cp, mkdir, readdir, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { WeightSource } from "../backends/backend.ts";
 import { pipelineIndex, singleFileConfigs } from "../diffusion/pipeline-index.ts";
 import { isFile, writeAtomically } from "./files.ts";
+import { readJson } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 import type { PipelineCheckpoint } from "./open-pipeline.ts";
 import { type SavedModel, type SaveOptions, writeWeights } from "./save-checkpoint.ts";
@@ -10,6 +11,15 @@ import { type SavedModel, type SaveOptions, writeWeights } from "./save-checkpoi
 /** diffusers begins a new file at 10 GB. */
 const SHARD_BYTES = 10e9;
 const WEIGHTS = /\.(safetensors|bin|ckpt|msgpack|onnx|pb)$|\.index(\.\w+)?\.json$/;
+
+/** What transformers needs to know of a tokenizer that is vocab.json and merges.txt alone. */
+const CLIP_TOKENIZER = {
+  tokenizer_class: "CLIPTokenizer",
+  bos_token: "<|startoftext|>",
+  eos_token: "<|endoftext|>",
+  unk_token: "<|endoftext|>",
+  pad_token: "<|endoftext|>",
+};
 
 /** A model of a pipeline: its folder, and what it is written from. */
 interface Part {
@@ -78,17 +88,22 @@ async function copyOthers(source: string, target: string, parts: readonly Part[]
 
 /** Configurations, scheduler, tokenizers and index of a checkpoint that was one file. */
 async function writeOthers(checkpoint: PipelineCheckpoint, folder: string): Promise<void> {
-  const { configs, schedulerJson } = checkpoint;
-  const texts = configs.textEncoders.map((_, i) => (i === 0 ? "" : `_${i + 1}`));
-  const tokenizer = join(dirname(checkpoint.path), "tokenizer");
+  const { configs, schedulerJson, tokenizers } = checkpoint;
   for (const [part, config] of Object.entries(singleFileConfigs(configs)))
     await writeJson(join(folder, part, "config.json"), config);
   await writeJson(join(folder, "scheduler", "scheduler_config.json"), schedulerJson);
-  for (const suffix of texts) {
-    const own = join(folder, `tokenizer${suffix}`);
+  const source = join(dirname(checkpoint.path), "tokenizer");
+  for (const [i, { length }] of tokenizers.entries()) {
+    const own = join(folder, i === 0 ? "tokenizer" : `tokenizer_${i + 1}`);
     await mkdir(own, { recursive: true });
-    for (const file of await readdir(tokenizer))
-      if (await isFile(join(tokenizer, file))) await cp(join(tokenizer, file), join(own, file));
+    for (const file of await readdir(source))
+      if (await isFile(join(source, file))) await cp(join(source, file), join(own, file));
+    const config = await readJson(join(source, "tokenizer_config.json"));
+    if (config && i === 0) continue;
+    // the second encoder of SDXL fills captions up with token 0
+    const padding = i === 0 ? {} : { pad_token: "!" };
+    await rm(join(own, "special_tokens_map.json"), { force: true });
+    await writeJson(join(own, "tokenizer_config.json"), { ...CLIP_TOKENIZER, model_max_length: length, ...config, ...padding }); // prettier-ignore
   }
   await writeJson(join(folder, "model_index.json"), pipelineIndex(configs, schedulerJson));
 }
