@@ -102,6 +102,26 @@ test("adapters are saved for diffusers and PEFT, act the same, and change the im
   expect(farthest(one, base)).toBeGreaterThan(1e-3);
 }, 120_000);
 
+test("SDXL trains on sizes and pooled text, with its text encoders and without", async () => {
+  const model = join(root, "sdxl");
+  await cp(join(diffusionFolder, "sdxl-pipeline"), model, { recursive: true });
+  await cp(join(diffusionFolder, "sdxl/unet"), join(model, "unet"), { recursive: true });
+  await cp(join(MODEL, "vae"), join(model, "vae"), { recursive: true });
+  const pipeline = await loadPipeline(model);
+  const losses: number[] = [];
+  for (const trainTextEncoder of [false, true]) {
+    const shape = { resolution: 16, r: 2, batchSize: 2, threads: 1, maxSteps: 1 };
+    const run = trainImages(pipeline, { data: photos, ...shape, trainTextEncoder });
+    for await (const event of run) if (event.type === "step") losses.push(event.loss);
+    const modules = [...(await run.adapter()).tensors.keys()].join();
+    expect(modules.includes("text_encoder_2.")).toBe(trainTextEncoder);
+    const options = { prompt: "a cat", steps: 1, width: 16, height: 16, guidance: 1 };
+    expect((await imagine(await run.model(), options)).rgb).toHaveLength(16 * 16 * 3);
+  }
+  // the same batch: embeddings that are cached are those that are computed in the step
+  expect(Math.abs(losses[0]! - losses[1]!)).toBeLessThan(1e-5 * losses[0]!);
+}, 120_000);
+
 test("prior images count as much as they are told to, in batches of their own", async () => {
   const dogs = join(root, "dogs");
   await mkdir(dogs);
