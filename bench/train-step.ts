@@ -128,7 +128,10 @@ async function measure(one: Case, name: string): Promise<Row[]> {
     };
   };
   const secondsOf = ({ ours }: Round): number => median(ours.stepSeconds);
-  const [loss, group] = [rounds[0]!.ours.losses.at(-1)!, `${one.preset} ${one.batch}×${one.length}`];
+  const [loss, group] = [
+    rounds[0]!.ours.losses.at(-1)!,
+    `${one.preset} ${one.batch}×${one.length}`,
+  ];
   const first = losses.get(group) ?? loss;
   losses.set(group, first);
   const bytes = rounds.map(({ ours }) => ours.peakBytes);
