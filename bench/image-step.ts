@@ -165,7 +165,8 @@ function profileOf(cuda: CudaProgram): Record<string, string> {
 function runPeer(python: string): void {
   const script = fileURLToPath(new URL("./peer/image_train.py", import.meta.url));
   const { batch, height, length } = shape;
-  const sizes = { unet: name, batch, size: height, text: length, rank, steps };
+  const threads = isOnCuda ? {} : { threads: option("threads", 2) };
+  const sizes = { unet: name, batch, size: height, text: length, rank, steps, ...threads };
   const shared = Object.entries(sizes).flatMap(([key, value]) => [`--${key}`, String(value)]);
   const common = [script, "--device", isOnCuda ? "cuda" : "cpu", ...shared, ...(isCheckpointed ? ["--checkpointing"] : [])]; // prettier-ignore
   for (const extra of flags.includes("--compiled") ? [[], ["--compile"]] : [[]]) {

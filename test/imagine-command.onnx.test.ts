@@ -1,9 +1,12 @@
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { readPngText } from "../src/formats/png-text.ts";
+import { decodeSafetensors } from "../src/formats/safetensors.ts";
+import { serializeSafetensors } from "../src/formats/safetensors-write.ts";
+import { tensor } from "../src/tensor/tensor.ts";
 import { lorikeet } from "./support/command.ts";
 import { diffusionFolder } from "./support/diffusion.ts";
 
@@ -86,6 +89,19 @@ it("refuses what it cannot do before anything is written", async () => {
     expect(JSON.stringify(error)).toContain(words);
   }
   expect(await readdir(folder)).toEqual([]);
+});
+
+it("says so when the autoencoder overflows, in place of a black image", async () => {
+  const broken = join(folder, "broken");
+  await cp(sd1, broken, { recursive: true });
+  const file = join(broken, "vae/diffusion_pytorch_model.safetensors");
+  const tensors = new Map((await decodeSafetensors(await readFile(file))).tensors);
+  const { shape } = tensors.get("decoder.conv_out.bias")!;
+  tensors.set("decoder.conv_out.bias", tensor("f32", shape, new Float32Array(shape[0]!).fill(NaN)));
+  await writeFile(file, serializeSafetensors(tensors));
+  const { err } = await make("--prompt", "a cat", "--model", broken, "-o", join(folder, "x.png"));
+  expect(err).toContain("non-finite-pixels");
+  expect(await readdir(folder)).toEqual(["broken"]);
 });
 
 it("keeps images that are there unless told otherwise", async () => {

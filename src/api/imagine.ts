@@ -3,6 +3,7 @@ import { createSampler, type SamplerName, SAMPLERS } from "../diffusion/sampler.
 import type { PredictionType } from "../diffusion/scheduler-config.ts";
 import { LorikeetError } from "../errors.ts";
 import { vaeFactor } from "../models/autoencoder-kl.ts";
+import { toFloat32 } from "../tensor/convert.ts";
 import { Random } from "../tensor/random.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
@@ -59,7 +60,7 @@ export interface ImageSettings {
 
 /**
  * Makes an image from a prompt. With `session` its compiled programs are used again; else one is opened and closed.
- * @throws LorikeetError `image-options`, `image-size`, `unknown-sampler`, `non-finite-latents`
+ * @throws LorikeetError `image-options`, `image-size`, `unknown-sampler`, `non-finite-latents`, `non-finite-pixels`
  */
 export async function imagine(
   pipeline: ImagePipeline,
@@ -115,7 +116,9 @@ async function make(
     random: new Random(seed).fork("steps"),
     ...(options.onStep && { onStep: options.onStep }),
   });
-  return { width, height, rgb: toRgb(await session.decode(latents)), latents, settings };
+  const pixels = await session.decode(latents);
+  checkPixels(pixels);
+  return { width, height, rgb: toRgb(pixels), latents, settings };
 }
 
 /** `options` with defaults, checked. */
@@ -133,6 +136,18 @@ function settingsOf(
   const used = adapters.map(({ name: called = "", weight = 1 }) => ({ name: called, weight }));
   const numbers = { steps, guidance, seed, eta, width, height };
   return { prompt, negativePrompt, sampler, ...numbers, model: name, adapters: used };
+}
+
+/** @throws LorikeetError `non-finite-pixels`: an image that would be black */
+function checkPixels(pixels: Tensor): void {
+  if (toFloat32(pixels).every(Number.isFinite)) return;
+  throw new LorikeetError(
+    "non-finite-pixels",
+    "Expected finite pixels of finite latents, got NaN or infinity from the autoencoder",
+    {
+      hint: "Autoencoders overflow in 16 bits, SDXL's first one above all: use one in f32, or --device cpu.",
+    },
+  );
 }
 
 function zerosLike(
