@@ -144,7 +144,8 @@ function reportMisses(
     typeof wanted === "string"
       ? []
       : wanted.filter((target) => !modules.some((module) => matchesModule([target], module)));
-  if (count > 0 && missed.length === 0) return;
+  const hasOthers = (config.modulesToSave ?? []).length > 0 && wanted.length === 0;
+  if ((count > 0 || hasOthers) && missed.length === 0) return;
   const endings = modules.map((module) => module.split(".").at(-1)!);
   const missing = (missed.length > 0 ? missed : [wanted].flat()).map((target) => {
     const near = nearest(target, endings);

@@ -2,7 +2,7 @@ import type { Adapter } from "../adapter/adapter.ts";
 import { completeConfig } from "../adapter/complete-config.ts";
 import { evaDirections, type NextActivations, withEvaRanks } from "../adapter/init/eva.ts";
 import { initialAdapter } from "../adapter/initial-adapter.ts";
-import { EVA_DEFAULTS } from "../adapter/lora-config.ts";
+import { EVA_DEFAULTS, lora as loraConfig, type LoraConfig } from "../adapter/lora-config.ts";
 import { resolveTargets } from "../adapter/targets.ts";
 import type { Engine } from "../backends/backend.ts";
 import {
@@ -27,8 +27,9 @@ export async function freshAdapter(
   run: ResolvedRun,
   data: TaskData,
 ): Promise<Adapter> {
-  const { lora, config } = run;
+  const { config } = run;
   const { base } = model;
+  const lora = adapterFor(model, run);
   const seed = config.seed;
   if (lora.init !== "eva") return initialAdapter(lora, base, { seed });
   const complete = completeConfig(lora, base);
@@ -53,6 +54,21 @@ export async function freshAdapter(
   } finally {
     await engine.dispose();
   }
+}
+
+/** What the run asks for, of this model; with `full` every weight as it is. */
+function adapterFor({ base, labels }: Model, { lora: asked, config }: ResolvedRun): LoraConfig {
+  const taskType = labels ? "SEQ_CLS" : asked.taskType;
+  if (!config.full) return { ...asked, taskType };
+  const modulesToSave = [...new Set([...base.uses.values()].map((name) => name.split(".")[0]!))];
+  const { baseModel } = asked;
+  return loraConfig({
+    targetModules: [],
+    modulesToSave,
+    ensureWeightTying: true,
+    taskType,
+    baseModel,
+  });
 }
 
 function activationReader(

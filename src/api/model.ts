@@ -79,9 +79,9 @@ interface Shared {
 
 function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model {
   const config = adapter ? withLabelsOf(given.config, adapter) : given.config;
-  const checkpoint = { ...given, config };
-  const base = shared.base && config === given.config ? shared.base : baseOf(checkpoint);
+  const base = shared.base && config === given.config ? shared.base : baseOf({ ...given, config });
   const { layers, family, weights: stored } = base;
+  const checkpoint = { ...given, config, weights: stored };
   const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
   const plan: TrainPlan = { config, ...attachment, checkpointing: false };
   if (adapter) checkAdapter(plan, attachment, adapter);

@@ -22,8 +22,11 @@ export interface RunStore {
     reason: "step" | "best" | "end",
     parts: Omit<RunCheckpoint, "state">,
   ): Promise<string>;
-  /** Writes the result, `last()` or the best adapter seen, and returns it. */
-  finish(last: () => Promise<Adapter>): Promise<Adapter>;
+  /** Writes the result, what `make` makes of `last()` or the best adapter seen, and returns it. */
+  finish(
+    last: () => Promise<Adapter>,
+    make?: (adapter: Adapter) => Promise<Adapter>,
+  ): Promise<Adapter>;
 }
 
 /** Whether another process writes for this one, which trains with it. */
@@ -54,9 +57,10 @@ export async function openRunStore(run: ResolvedRun, storage: AdapterStorage): P
       await storage.save(parts.adapter, bestFolder);
       return bestFolder;
     },
-    async finish(last) {
-      const adapter = (config.load_best_model_at_end && best) || (await last());
-      if (target !== undefined) await storage.save(adapter, target);
+    async finish(last, make) {
+      const trained = (config.load_best_model_at_end && best) || (await last());
+      const adapter = make ? await make(trained) : trained;
+      if (target !== undefined) await (storage.saveResult ?? storage.save)(adapter, target);
       return adapter;
     },
   };

@@ -45,6 +45,8 @@ export interface TrainTask {
   readonly sites: ReadonlyMap<string, LoraSite>;
   /** What it begins with: a fresh adapter, the model's, or that of the checkpoint which the run continues. */
   readonly start: Adapter;
+  /** What is made of the trained adapter. */
+  readonly finish?: (adapter: Adapter) => Promise<Adapter>;
   /** The layers that it is for. */
   readonly base: Pick<AdapterBase, "layers" | "family">;
   readonly graphFor: TrainSetup["graphFor"];
@@ -139,7 +141,7 @@ async function* taskEvents(
     if (after) yield* after(event);
   }
   await evaluator?.dispose();
-  finish(await store.finish(() => adapterOf(task)));
+  finish(await store.finish(() => adapterOf(task), task.finish));
 }
 
 /** Gives every trainable parameter its first value, and the optimizer the moments of a resumed run. */

@@ -1,7 +1,13 @@
+import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
+import { plainLora } from "../adapter/plain-lora.ts";
 import { rankWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
+import { LorikeetError } from "../errors.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
+import type { RunReport } from "../host/run-files/report.ts";
+import type { TrainConfig } from "../host/train-config.ts";
+import { sizeOf } from "../tensor/shape.ts";
 import type { TrainEvent } from "../train/events.ts";
 import {
   evaluationGraph,
@@ -13,6 +19,8 @@ import {
 import { heldBy } from "./choose-optimizer.ts";
 import { freshAdapter } from "./fresh-adapter.ts";
 import { checkMemory, estimateMemory } from "./memory-estimate.ts";
+import { openLabelledData } from "./labelled-data.ts";
+import { merge } from "./merge.ts";
 import type { Model } from "./model.ts";
 import { compareAnswers, reportOf } from "./record.ts";
 import type { RunStore } from "./run-store.ts";
@@ -24,7 +32,7 @@ import {
   type TrainKind,
   type TrainTask,
 } from "./train-task.ts";
-import { openTrainingData, type TrainingData } from "./training-data.ts";
+import { openTrainingData, type TextData } from "./training-data.ts";
 
 /** A training run: iterate over it to make it go; then ask for what it made. */
 export interface TrainRun<M = Model> extends AsyncIterable<TrainEvent> {
@@ -45,7 +53,7 @@ export function train(model: Model, options: TrainOptions): TrainRun {
 
 /** `train` with settings that are resolved already. */
 export function startRun(model: Model, run: ResolvedRun): TrainRun {
-  return trainRun(textKind(model), run, (adapter) => model.withAdapter(adapter));
+  return trainRun(textKind(model, run), run, (adapter) => model.withAdapter(adapter));
 }
 
 /** A run of `kind`; `apply` gives the base with an adapter. */
@@ -67,25 +75,31 @@ export function trainRun<M>(
   };
 }
 
-function textKind(model: Model): TrainKind {
+function textKind(model: Model, { config: { full } }: ResolvedRun): TrainKind {
   return {
-    storage: { save: saveAdapter, load: loadAdapterFolder },
+    storage: {
+      save: saveAdapter,
+      load: loadAdapterFolder,
+      ...(full && { saveResult: (adapter, folder) => saveModel(model, adapter, folder) }),
+    },
     open: (run, store) => openTextTask(model, run, store),
     async review({ config }, adapter) {
       const prompts = config.sample_prompts;
       const answers = await compareAnswers(model, model.withAdapter(adapter), prompts);
       const samples = answers.map((answer) => ({ type: "sample" as const, ...answer }));
-      return { samples, report: reportOf(model.checkpoint, adapter, { answers }) };
+      const report = reportOf(model.checkpoint, adapter, { answers });
+      return { samples, report: full ? { ...report, ...fullReport(model) } : report };
     },
   };
 }
 
 async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Promise<TrainTask> {
   const { config } = run;
-  const data = await openTrainingData(model, windowConfig(run), run.onRows);
-  const known = store.resumed?.adapter ?? model.adapter;
-  const start = known ?? (await freshAdapter(model, run, data));
-  const adapted = model.withAdapter(start);
+  checkTask(model, config);
+  const { model: own, data } = await openTextData(model, windowConfig(run), run.onRows);
+  const known = store.resumed?.adapter ?? own.adapter;
+  const start = known ?? (await freshAdapter(own, run, data));
+  const adapted = own.withAdapter(start);
   const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
   const plan: TrainPlan = { ...adapted.plan, checkpointing, ...heldBy(config) };
   const ranks = rankWarnings(plan.sites, model.layers);
@@ -98,7 +112,10 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   }
   const lean: TrainPlan = { ...plan, checkpointing: true };
   return {
-    ...{ engine, data, start, base: model.base, sites: plan.sites },
+    ...{ engine, data, start, base: adapted.base, sites: plan.sites },
+    ...(config.save_as_lora && {
+      finish: (adapter) => plainLora(adapter, adapted.base.weights, { layers: adapted.layers, sites: plan.sites }), // prettier-ignore
+    }),
     warnings: [...data.warnings, ...ranks, ...warnings],
     parameters: trainableParameters(plan),
     graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
@@ -109,12 +126,57 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   };
 }
 
+/** The data of a run, and the model with a head for its classes where it has some. */
+async function openTextData(
+  model: Model,
+  config: TrainConfig,
+  onRows: ResolvedRun["onRows"],
+): Promise<{ model: Model; data: TextData }> {
+  if (!model.labels) return { model, data: await openTrainingData(model, config, onRows) };
+  const data = await openLabelledData(model, config);
+  const isSame = data.labels.join("\n") === model.labels.join("\n");
+  if (isSame || model.adapter) return { model, data };
+  return { model: model.withLabels(data.labels), data };
+}
+
+/** @throws LorikeetError `config-invalid` when the model is not of the task */
+function checkTask({ labels, checkpoint }: Model, { task, sample_prompts }: TrainConfig): void {
+  const wanted = labels ? "text-classification" : "text-generation";
+  const type = String(checkpoint.config["model_type"]);
+  if (task !== wanted)
+    throw new LorikeetError(
+      "config-invalid",
+      `Expected \`task: ${wanted}\` for ${checkpoint.name}, a model of type ${type}, got ${task}`,
+      { hint: "Encoders (bert, roberta, modernbert) classify; all other text models generate." },
+    );
+  if (labels && sample_prompts.length > 0)
+    throw new LorikeetError(
+      "config-invalid",
+      "Expected no `sample_prompts` with `task: text-classification`: there is nothing to answer",
+    );
+}
+
+/** Writes every trained weight as a model folder in `folder`. */
+async function saveModel(model: Model, adapter: Adapter, folder: string): Promise<void> {
+  await merge(model.withAdapter(adapter), adapter, join(folder, "model"), { overwrite: true });
+}
+
+function fullReport(model: Model): Pick<RunReport, "title" | "numbers"> {
+  const { weights } = model.checkpoint;
+  const total = weights.names.reduce((sum, name) => sum + sizeOf(weights.get(name).shape), 0);
+  const value = total.toLocaleString("en");
+  return {
+    title: `${model.checkpoint.name}: full fine-tuning`,
+    numbers: [{ label: "Trained parameters", value, note: "every weight of the model" }],
+  };
+}
+
 /** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */
 function memoryWarnings(
   model: Model,
   { config }: ResolvedRun,
   plan: TrainPlan,
-  { report }: TrainingData,
+  { report }: TextData,
 ): DataWarning[] {
   const batch = config.per_device_train_batch_size;
   const length = config.packing ? Math.min(config.max_length, report.tokens) : report.longest;

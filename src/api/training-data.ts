@@ -13,10 +13,15 @@ import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
 import type { TaskData } from "./train-task.ts";
 
-/** The samples of a run as batches, and what was found in them. */
-export interface TrainingData extends TaskData {
-  readonly report: DataReport;
+/** The texts of a run as batches, and what was found in them. */
+export interface TextData extends TaskData {
+  readonly report: Pick<DataReport, "tokens" | "longest" | "supervisedTokens">;
   readonly warnings: DataReport["warnings"];
+}
+
+/** The samples of a language model's run. */
+export interface TrainingData extends TextData {
+  readonly report: DataReport;
 }
 
 /**

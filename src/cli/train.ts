@@ -122,7 +122,9 @@ function summary(config: TrainConfig, events: readonly TrainEvent[], width: numb
   const end = events.find((event) => event.type === "end");
   if (!end) return "";
   const file = config.task === "text-to-image" ? DIFFUSERS_FILE : "adapter_model.safetensors";
-  const where = `adapter: ${config.output_dir}/${file}\n`;
+  const where = config.full
+    ? `model:   ${config.output_dir}/model\n`
+    : `adapter: ${config.output_dir}/${file}\n`;
   const report = config.report ? `report:  ${config.output_dir}/report.html\n` : "";
   const resume = end.reason === "interrupted" ? "Interrupted; continue with --resume.\n" : "";
   const done = `${end.step} steps in ${formatDuration(end.seconds)}\n`;

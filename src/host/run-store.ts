@@ -19,6 +19,8 @@ import { fieldInfo, TRAIN_KEYS } from "./train-fields.ts";
 /** How adapters are written into a folder, and read from it. */
 export interface AdapterStorage {
   save(adapter: Adapter, folder: string): Promise<void>;
+  /** Writes the result of a run, where that is no adapter. */
+  saveResult?(adapter: Adapter, folder: string): Promise<void>;
   load(folder: string): Promise<Adapter>;
 }
 
