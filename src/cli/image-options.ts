@@ -18,7 +18,7 @@ export function parseAdapter(text: string): AdapterReference {
 /** Adds the adapter in `text` to those before: an option that is given several times. */
 export function collectAdapters(
   text: string,
-  before: readonly AdapterReference[],
+  before: readonly AdapterReference[] = [],
 ): AdapterReference[] {
   return [...before, parseAdapter(text)];
 }

@@ -15,14 +15,14 @@ import { type AdapterReference, collectAdapters, readAdapters } from "./image-op
 const [EMBEDDED] = EMBEDDED_IMAGE_MODELS;
 const EXAMPLES = `
 Examples:
-  lorikeet imagine --prompt "a red house under a blue sky" --out house.png
+  lorikeet imagine --prompt "a red fox on a blue background" --guidance 3 --out fox.png
   lorikeet imagine --model stable-diffusion-v1-5 --adapter out --prompt "a photo of sks dog" --seed 7
   lorikeet imagine --model sd15.safetensors --adapter style.safetensors:0.8 --adapter out:0.5 \\
       --prompt "a castle" --negative-prompt "blurry" --steps 30 --sampler dpm++ --size 512x768 --count 4 --out castles`;
 
 interface Flags {
   readonly model: string;
-  readonly adapter: readonly AdapterReference[];
+  readonly adapter?: readonly AdapterReference[];
   readonly prompt: string;
   readonly negativePrompt?: string;
   readonly steps: number;
@@ -47,13 +47,12 @@ export function register(command: Command, context: CliContext): void {
       "-m, --model <ref>",
       `diffusers folder, single .safetensors file or ${EMBEDDED!}`,
       EMBEDDED,
-    ) // prettier-ignore
+    )
     .option(
       "-a, --adapter <path[:weight]>",
       "adapter of diffusers, kohya or PEFT; may be given several times",
       collectAdapters,
-      [],
-    ) // prettier-ignore
+    )
     .requiredOption("-p, --prompt <text>", "what to show")
     .option("-n, --negative-prompt <text>", "what to keep away from")
     .option("--steps <n>", "steps from noise to image", number, 25)
@@ -62,30 +61,30 @@ export function register(command: Command, context: CliContext): void {
       "how strongly the prompt is followed; 1: no more than the model does by itself",
       number,
       7.5,
-    ) // prettier-ignore
+    )
     .option(
       "--seed <n>",
       "start of the random choices; further images take the seeds after it",
       number,
       0,
-    ) // prettier-ignore
+    )
     .addOption(
       new Option("--sampler <name>", "way from noise to image")
         .choices([...SAMPLERS])
         .default(SAMPLERS[0]),
-    ) // prettier-ignore
+    )
     .option("--eta <x>", "noise that ddim adds at each step, 0 to 1", number, 0)
     .addOption(
       new Option(
         "--prediction-type <type>",
         "what the model predicts, where its scheduler_config.json is wrong or absent",
       ).choices(["epsilon", "v_prediction", "sample"]),
-    ) // prettier-ignore
+    )
     .option(
       "--size <WxH>",
       "pixels, multiples of 8; default: what the model was trained on",
       parseSize,
-    ) // prettier-ignore
+    )
     .option("--count <n>", "number of images", parseCount, 1)
     .option("-o, --out <path>", "a .png file (with --count: numbered), or a folder", "image.png")
     .option("--overwrite", "replace images that are there")
@@ -101,7 +100,7 @@ async function run(flags: Flags, context: CliContext): Promise<void> {
   const paths = Array.from({ length: count }, (_, i) => outputPath(flags, i));
   if (!overwrite) for (const path of paths) await refuseExisting(path);
   const base = await loadPipeline(flags.model, { device, ...(threads !== undefined && { threads }) }); // prettier-ignore
-  const pipeline = base.withAdapters(await readAdapters(base, flags.adapter));
+  const pipeline = base.withAdapters(await readAdapters(base, flags.adapter ?? []));
   const session = await openImageSession(pipeline);
   const progress = showSteps(context.err, count * flags.steps);
   const images: object[] = [];
