@@ -33,6 +33,7 @@ test("the package exports these names; a change here is a change of the public A
       "saveImageAdapter",
       "tensor",
       "train",
+      "trainImages",
       "unmerge",
       "unmergePipeline",
     ]
