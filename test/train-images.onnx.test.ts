@@ -77,7 +77,7 @@ test("a run that is resumed gives the bytes of one that was not, with all that i
   expect([...stepsOf(half), ...stepsOf(rest)]).toEqual(stepsOf(whole));
   const [a, b] = await Promise.all(["whole", "half"].map((name) => readFile(join(root, name, LORA)))); // prettier-ignore
   expect(a!.equals(b!)).toBe(true);
-}, 120_000);
+}, 300_000);
 
 test("adapters are saved for diffusers and PEFT, act the same, and change the image", async () => {
   const targets = ["to_q", "to_out.0", "ff.net.0.proj", "conv1", "conv_shortcut", "proj_in"];
@@ -100,7 +100,7 @@ test("adapters are saved for diffusers and PEFT, act the same, and change the im
   const other = (await imagine(pipeline.withAdapters([{ adapter: folders }]), options)).latents;
   expect(farthest(one, other)).toBe(0);
   expect(farthest(one, base)).toBeGreaterThan(1e-3);
-}, 120_000);
+}, 300_000);
 
 test("SDXL trains on sizes and pooled text, with its text encoders and without", async () => {
   const model = join(root, "sdxl");
@@ -120,7 +120,7 @@ test("SDXL trains on sizes and pooled text, with its text encoders and without",
   }
   // the same batch: embeddings that are cached are those that are computed in the step
   expect(Math.abs(losses[0]! - losses[1]!)).toBeLessThan(1e-5 * losses[0]!);
-}, 120_000);
+}, 300_000);
 
 test("prior images count as much as they are told to, in batches of their own", async () => {
   const dogs = join(root, "dogs");
@@ -135,7 +135,7 @@ test("prior images count as much as they are told to, in batches of their own", 
   expect(one - none).toBeGreaterThan(0.1);
   expect(Math.abs(two - one - (one - none))).toBeLessThan(1e-5 * two);
   expect(none).toBeCloseTo(await first("prior-none", {}), 6);
-}, 120_000);
+}, 300_000);
 
 describe("lorikeet train --task text-to-image", () => {
   const command = (...flags: string[]): ReturnType<typeof lorikeet> =>
@@ -167,7 +167,7 @@ describe("lorikeet train --task text-to-image", () => {
     expect((await command("--data", photos, "--output-dir", output)).err).toContain(
       "error[output-exists]",
     );
-  }, 120_000);
+  }, 300_000);
 
   /** Runs on `data`, expects the error `code` with all of `texts`, and that nothing was written. */
   async function expectError(
@@ -198,7 +198,7 @@ describe("lorikeet train --task text-to-image", () => {
     expect(err).toContain("3.png (no such file)");
     await writeFile(join(mixed, "4.png"), "");
     await expectError(["--data", mixed], "no-images", "none of 5", "0.png");
-  }, 60_000);
+  }, 180_000);
 
   test("missing captions, unless all get the same", async () => {
     const bare = join(root, "bare");
@@ -208,7 +208,7 @@ describe("lorikeet train --task text-to-image", () => {
     const output = join(root, "bare-out");
     const given = ["--instance-prompt", "a photo of sks cat", "--no-report"];
     expect((await command("--data", bare, "--output-dir", output, ...given)).code).toBe(0);
-  }, 60_000);
+  }, 180_000);
 
   test("sizes, layouts, targets and settings that do not go together", async () => {
     const data = ["--data", photos];
@@ -218,7 +218,7 @@ describe("lorikeet train --task text-to-image", () => {
     await expectError([...data, "--packing"], "config-invalid", "`packing`");
     const zero = ["--rescale-betas-zero-snr", "true"];
     await expectError([...data, ...zero], "scheduler-config", "v_prediction");
-  });
+  }, 180_000);
 
   test("an autoencoder that gives NaN", async () => {
     const model = join(root, "nan");
@@ -230,5 +230,5 @@ describe("lorikeet train --task text-to-image", () => {
     const data = new Float32Array(broken.data.length).fill(NaN);
     await writeFile(file, serializeSafetensors(new Map([...tensors, [key, { ...broken, data }]])));
     await expectError(["--data", photos, "--model", model], "non-finite-latents", "0.png");
-  });
+  }, 180_000);
 });
