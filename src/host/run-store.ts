@@ -58,14 +58,20 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const path = join(folder, `checkpoint-${checkpoint.state.step}`);
   const temporary = `${path}.tmp`;
+  const state = JSON.stringify(checkpoint.state, undefined, 2);
   try {
+    if (await isFile(join(path, STATE))) {
+      // the same step has the same tensors; replacing the folder would leave a moment without any checkpoint
+      await writeAtomically(join(path, STATE), state);
+      return path;
+    }
     await rm(temporary, { recursive: true, force: true });
     await storage.save(checkpoint.adapter, temporary);
     await writeAtomically(
       join(temporary, OPTIMIZER),
       serializeSafetensors(checkpoint.optimizer, { format: "pt" }),
     );
-    await writeAtomically(join(temporary, STATE), JSON.stringify(checkpoint.state, undefined, 2));
+    await writeAtomically(join(temporary, STATE), state);
     await rm(path, { recursive: true, force: true });
     await rename(temporary, path);
   } catch (cause) {

@@ -1,0 +1,42 @@
+import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { lora } from "../adapter/lora-config.ts";
+import { tensor } from "../tensor/tensor.ts";
+import { freshState, type RunState } from "../train/setup.ts";
+import { loadAdapterFolder, saveAdapter } from "./adapter-files.ts";
+import { latestCheckpoint, saveCheckpoint } from "./run-store.ts";
+
+const storage = { save: saveAdapter, load: loadAdapterFolder };
+const value = tensor("f32", [2, 3], Float32Array.of(1, 2, 3, 4, 5, 6));
+let root: string;
+
+beforeAll(async () => (root = await mkdtemp(join(tmpdir(), "lorikeet-store-"))));
+afterAll(() => rm(root, { recursive: true }));
+
+function save(folder: string, state: Partial<RunState>, limit: number): Promise<string> {
+  const key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+  const adapter = { config: lora({ r: 2 }), tensors: new Map([[key, value]]) };
+  const optimizer = new Map([[`${key}.exp_avg`, value]]);
+  return saveCheckpoint(folder, { adapter, optimizer, state: { ...freshState, ...state } }, limit, storage); // prettier-ignore
+}
+
+test("checkpoints are read as they were written; only the newest are kept", async () => {
+  const folder = join(root, "kept");
+  for (const step of [2, 4, 10]) await save(folder, { step }, 2);
+  expect((await readdir(folder)).sort()).toEqual(["checkpoint-10", "checkpoint-4"]);
+  const latest = await latestCheckpoint(folder, storage);
+  expect(latest?.state).toMatchObject({ step: 10 });
+  expect([...latest!.adapter.tensors.values()][0]!.data).toEqual(value.data);
+  expect([...latest!.optimizer.values()][0]!.data).toEqual(value.data);
+});
+
+test("saving a step again changes its state alone: there is a whole checkpoint at any moment", async () => {
+  const folder = join(root, "again");
+  const path = await save(folder, { step: 3 }, 1);
+  const { ino } = await stat(join(path, "adapter_model.safetensors"));
+  expect(await save(folder, { step: 3, evalsSinceBest: 1 }, 1)).toBe(path);
+  expect((await stat(join(path, "adapter_model.safetensors"))).ino).toBe(ino);
+  expect((await latestCheckpoint(folder, storage))?.state).toMatchObject({ step: 3, evalsSinceBest: 1 }); // prettier-ignore
+});
