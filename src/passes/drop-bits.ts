@@ -1,5 +1,4 @@
 import type { Node } from "../ir/node.ts";
-import { rewrite } from "../ir/rewrite.ts";
 import { cast } from "../ops/cast.ts";
 import { constant } from "../ops/leaf.ts";
 import { mul } from "../ops/mul.ts";
@@ -8,23 +7,21 @@ import { randomMask } from "../ops/random-mask.ts";
 import type { Shape } from "../tensor/shape.ts";
 
 /**
- * Dropout by truth values: x·mask becomes x·(0 or 1)·1/(1−p). What the backward pass keeps is a byte an element instead
- * of four, and the factor joins the product that follows.
+ * A rule that makes dropout by truth values: x·mask becomes x·(0 or 1)·1/(1−p). What the backward pass keeps is a byte
+ * an element instead of four, and the factor joins the product that follows.
  */
-export function dropBits(roots: readonly Node[]): Node[] {
-  return rewrite(roots, (node) => {
-    if (node.op !== mul.rules) return undefined;
-    const mask = node.inputs.find((input) => input.op === randomMask.rules);
-    const x = node.inputs.find((input) => input !== mask);
-    if (!mask || !x || x.shape.join() !== mask.shape.join()) return undefined;
-    const attrs = mask.attrs as unknown as { shape: Shape; p: number; stream: number };
-    const again = node.phase && { phase: node.phase };
-    const isKept = {
-      ...randomKeep(mask.inputs[0]!, attrs),
-      ...(mask.phase && { phase: mask.phase }),
-    };
-    const bits = { ...cast(isKept, { dtype: x.dtype }), ...again };
-    const kept = { ...mul(x, bits), ...again };
-    return { ...mul(kept, constant(1 / (1 - attrs.p))), ...again };
-  });
+export function dropBits(node: Node): Node | undefined {
+  if (node.op !== mul.rules) return undefined;
+  const mask = node.inputs.find((input) => input.op === randomMask.rules);
+  const x = node.inputs.find((input) => input !== mask);
+  if (!mask || !x || x.shape.join() !== mask.shape.join()) return undefined;
+  const attrs = mask.attrs as unknown as { shape: Shape; p: number; stream: number };
+  const again = node.phase && { phase: node.phase };
+  const isKept = {
+    ...randomKeep(mask.inputs[0]!, attrs),
+    ...(mask.phase && { phase: mask.phase }),
+  };
+  const bits = { ...cast(isKept, { dtype: x.dtype }), ...again };
+  const kept = { ...mul(x, bits), ...again };
+  return { ...mul(kept, constant(1 / (1 - attrs.p))), ...again };
 }

@@ -13,14 +13,22 @@ import { sameShape } from "../tensor/shape.ts";
 
 /** Removes work that is known before running: arithmetic on constants, x·1, x+0, moves that change nothing. */
 export function fold(roots: readonly Node[]): Node[] {
-  return rewrite(roots, (node) => foldConstants(node) ?? foldNeutral(node) ?? foldMoves(node));
+  return rewrite(roots, foldNode);
+}
+
+/** The rule of `fold`. */
+export function foldNode(node: Node): Node | undefined {
+  return foldConstants(node) ?? foldNeutral(node) ?? foldMoves(node);
 }
 
 /** Removes marks that only passes read (block boundaries, gradient stops). For just before an engine lowers a graph. */
 export function dropMarks(roots: readonly Node[]): Node[] {
-  return rewrite(roots, (node) =>
-    node.op === boundary.rules || node.op === stopGradient.rules ? node.inputs[0] : undefined,
-  );
+  return rewrite(roots, dropMark);
+}
+
+/** The rule of `dropMarks`. */
+export function dropMark(node: Node): Node | undefined {
+  return node.op === boundary.rules || node.op === stopGradient.rules ? node.inputs[0] : undefined;
 }
 
 /** An elementwise op on scalar constants is a constant. */
@@ -59,19 +67,21 @@ function foldMoves(node: Node): Node | undefined {
     if (node.op === broadcastTo.rules && source.op === leaves.constant)
       return constant(source.attrs["value"] as number, node.shape, node.dtype);
   }
-  if (node.op === transpose.rules) {
-    const perm = node.attrs["perm"] as readonly number[];
-    if (perm.every((axis, i) => axis === i)) return source;
-    if (source.op === transpose.rules) {
-      const inner = source.attrs["perm"] as readonly number[];
-      if (perm.every((axis, i) => inner[axis] === i)) return source.inputs[0];
-    }
-    const long = perm.filter((axis) => source.shape[axis] !== 1);
-    if (long.every((axis, i) => i === 0 || axis > long[i - 1]!))
-      return { ...reshape(source, { shape: node.shape }), ...phaseOf(node) };
-  }
+  if (node.op === transpose.rules) return foldTranspose(node, source);
   if (node.op === slice.rules && sameShape(source.shape, node.shape)) return source;
   return undefined;
+}
+
+function foldTranspose(node: Node, source: Node): Node | undefined {
+  const perm = node.attrs["perm"] as readonly number[];
+  if (perm.every((axis, i) => axis === i)) return source;
+  if (source.op === transpose.rules) {
+    const inner = source.attrs["perm"] as readonly number[];
+    if (perm.every((axis, i) => inner[axis] === i)) return source.inputs[0];
+  }
+  const long = perm.filter((axis) => source.shape[axis] !== 1);
+  if (long.some((axis, i) => i > 0 && axis < long[i - 1]!)) return undefined;
+  return { ...reshape(source, { shape: node.shape }), ...phaseOf(node) };
 }
 
 function phaseOf(node: Node): { phase?: "recompute" } {

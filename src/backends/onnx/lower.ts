@@ -1,10 +1,11 @@
 import { type Graph, rootsOf, withRoots } from "../../ir/graph.ts";
 import type { Node } from "../../ir/node.ts";
+import { rewrite } from "../../ir/rewrite.ts";
 import type { OnnxProfile } from "../../ir/rules.ts";
 import { cse } from "../../passes/cse.ts";
 import { dropBits } from "../../passes/drop-bits.ts";
 import { expand } from "../../passes/expand.ts";
-import { dropMarks, fold } from "../../passes/fold.ts";
+import { dropMark, foldNode } from "../../passes/fold.ts";
 import { fuse } from "../../passes/fuse.ts";
 import { quantize, type Storage } from "../../passes/quantize.ts";
 import { rematerialize } from "../../passes/rematerialize.ts";
@@ -20,7 +21,7 @@ export type ChooseStorage = (roots: readonly Node[]) => (weight: Node) => Storag
 export function lowerGraph(graph: Graph, profile: OnnxProfile, choose: ChooseStorage): Graph {
   const lower = (roots: readonly Node[]): Node[] =>
     expand(roots, (node) => hasLowering(node, profile));
-  const once = cse(fold(dropBits(dropMarks(lower(rootsOf(graph))))));
+  const once = cse(rewrite(lower(rootsOf(graph)), dropMark, dropBits, foldNode));
   const gradients = Object.values(withRoots(graph, once).gradients);
   const results = once.filter((root) => !gradients.includes(root));
   const again = new Map(
