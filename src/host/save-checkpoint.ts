@@ -1,10 +1,11 @@
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
+import { configJson } from "../formats/config-json.ts";
 import { encodeSafetensors, type TensorSpec } from "../formats/safetensors-write.ts";
 import { formatShardIndex, planShards } from "../formats/safetensors-index.ts";
 import { BYTES } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { isFile, writeAtomically } from "./files.ts";
+import { isFile, readText, writeAtomically } from "./files.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 
@@ -54,7 +55,9 @@ export async function saveCheckpoint(
 ): Promise<SavedModel> {
   return writeFolder(folder, options, async (temporary) => {
     const weights = await writeWeights(checkpoint, temporary, options);
-    await writeAtomically(join(temporary, "config.json"), json(checkpoint.config));
+    const original = join(checkpoint.path, "config.json");
+    const text = (await isFile(original)) ? await readText(original) : undefined;
+    await writeAtomically(join(temporary, "config.json"), configJson(checkpoint.config, text));
     const others = await writeCompanions(checkpoint, temporary, options.tokenizerFrom);
     return { path: folder, files: [...weights.files, "config.json", ...others], bytes: weights.bytes }; // prettier-ignore
   });
