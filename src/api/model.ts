@@ -1,8 +1,15 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { type AdapterBase, adapterBase } from "../adapter/adapter-base.ts";
-import { attach, type Attachment, noAttachment, parametersOf } from "../adapter/attach.ts";
+import {
+  attach,
+  type Attachment,
+  noAttachment,
+  parameterOf,
+  parametersOf,
+} from "../adapter/attach.ts";
 import { changedBase } from "../adapter/changed-base.ts";
 import type { FamilyTargets } from "../adapter/targets.ts";
+import { tiedCopies } from "../adapter/tied-copies.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
@@ -84,7 +91,7 @@ function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model 
   const checkpoint = { ...given, config, weights: stored };
   const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
   const plan: TrainPlan = { config, ...attachment, checkpointing: false };
-  if (adapter) checkAdapter(plan, attachment, adapter);
+  if (adapter) checkAdapter(plan, attachment, copiesOf(adapter, base));
   const weights = adapter
     ? changedBase(stored, adapter, { layers, sites: attachment.sites })
     : stored;
@@ -124,6 +131,11 @@ function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model 
       if (isOpen) await (await own()).dispose();
     },
   };
+}
+
+/** Parameters that a tied head has under its own name too. */
+function copiesOf({ config, tensors }: Adapter, base: AdapterBase): ReadonlySet<string> {
+  return new Set([...tiedCopies(config, tensors, base).keys()].map(parameterOf));
 }
 
 async function engineWith(
