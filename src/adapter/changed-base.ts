@@ -2,7 +2,13 @@ import type { Weight, WeightSource } from "../backends/backend.ts";
 import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Adapter, peftKey } from "./adapter.ts";
-import { changesBase, initialPart, type InitTarget, weightWithout } from "./init/initial-part.ts";
+import {
+  changesBase,
+  initialPart,
+  type InitTarget,
+  loftqBase,
+  weightWithout,
+} from "./init/initial-part.ts";
 
 /** The layers of a base and which of them an adapter has. */
 export interface AdaptedLayers {
@@ -63,10 +69,10 @@ export async function startOf(
 }
 
 function changedWeight({ config, start }: Adapter, target: InitTarget): Tensor {
+  if (config.init === "loftq") return loftqBase(config, target);
   const a = start?.get(target.nameOf("lora_A.weight"));
   const b = start?.get(target.nameOf("lora_B.weight"));
-  // what LoftQ leaves of the base is no difference that A and B tell
-  if (a && b && config.init !== "loftq") return weightWithout(target, { a, b });
+  if (a && b) return weightWithout(target, { a, b });
   return initialPart(config, target).base!;
 }
 

@@ -8,7 +8,7 @@ import { type Dense, transposed } from "../linear-algebra.ts";
 import type { LoraConfig } from "../lora-config.ts";
 import { unmergeWeight } from "../merge-steps.ts";
 import { factorNames, isTransposed, partShapes } from "../parts.ts";
-import { loftqInit } from "./loftq.ts";
+import { loftqInit, quantizeNf4 } from "./loftq.ts";
 import { oloraInit } from "./olora.ts";
 import { orthogonalInit } from "./orthogonal.ts";
 import { pissaInit } from "./pissa.ts";
@@ -88,6 +88,13 @@ export function weightWithout(
   pair: { readonly a: Tensor; readonly b: Tensor },
 ): Tensor {
   return unmergeWeight(target.weight!, [{ kind: "lora", update: updateOf(target, pair) }]);
+}
+
+/** The base that LoftQ leaves, f32: after one round it is the quantized weight, whatever A and B are. */
+export function loftqBase(config: LoraConfig, target: InitTarget): Tensor {
+  if ((config.loftqIterations ?? 1) > 1) return initialPart(config, target).base!;
+  const matrix = matrixOf(target);
+  return stored({ ...matrix, data: quantizeNf4(matrix.data) }, target);
 }
 
 function updateOf(

@@ -52,8 +52,15 @@ export function quantizeNf4(values: Float64Array): Float64Array {
   return out;
 }
 
+/** Between which values the nearest level changes. */
+const MIDDLES = NF4.slice(1).map((level, i) => (level + NF4[i]!) / 2);
+
 function nearestLevel(value: number): number {
-  return NF4.reduce((best, level) =>
-    Math.abs(value - level) < Math.abs(value - best) ? level : best,
-  );
+  let [low, high] = [0, MIDDLES.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (value > MIDDLES[middle]!) low = middle + 1;
+    else high = middle;
+  }
+  return NF4[low]!;
 }
