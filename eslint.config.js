@@ -67,24 +67,6 @@ export default tseslint.config(
     rules: { "no-console": "error" },
   },
   {
-    // the GPU engine and the reference engine still hold functions over these sizes: shown as warnings until they are split
-    files: [
-      "src/backends/{cuda,reference}/**/*.ts",
-      "test/cuda/**/*.ts",
-      "bench/train-step-cuda.ts",
-    ],
-    rules: {
-      "max-lines-per-function": ["warn", { max: 60, ...code }],
-      complexity: ["warn", 15],
-      "max-params": ["warn", 4],
-      "max-lines": ["warn", { max: 300, ...code }],
-      "@typescript-eslint/no-unused-expressions": "warn",
-      "@typescript-eslint/no-unnecessary-condition": "warn",
-      "@typescript-eslint/no-unnecessary-type-assertion": "warn",
-      "@typescript-eslint/no-unnecessary-type-conversion": "warn",
-    },
-  },
-  {
     files: ["**/*.test.ts"],
     rules: {
       "max-lines": ["error", { max: 500, ...code }],

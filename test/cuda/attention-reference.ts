@@ -22,15 +22,10 @@ export function referenceAttention(
     for (let d = 0; d < D; d++) sum += a[i + d]! * b[j + d]!;
     return sum;
   };
-  const addTo = (
-    out: Float64Array,
-    i: number,
-    factor: number,
-    from: Float64Array,
-    j: number,
-  ): void => {
-    for (let d = 0; d < D; d++) out[i + d]! += factor * from[j + d]!;
+  const addTo = (out: Float64Array, i: number, factor: number, from: Float64Array): void => {
+    for (let d = 0; d < D; d++) out[i + d]! += factor * from[d]!;
   };
+  const vector = (from: Float64Array, i: number): Float64Array => from.subarray(i, i + D);
   for (let b = 0; b < B; b++)
     for (let t = 0; t < T; t++)
       for (let h = 0; h < H; h++) {
@@ -48,14 +43,14 @@ export function referenceAttention(
         const weights = scores.map((x) => Math.exp(x - top));
         const sum = weights.reduce((x, y) => x + y, 0);
         const p = weights.map((w) => w / sum);
-        seen.forEach((s, i) => addTo(o, at, p[i]!, v, key(s)));
+        seen.forEach((s, i) => addTo(o, at, p[i]!, vector(v, key(s))));
         const dp = seen.map((s) => dot(dout, at, v, key(s)));
         const delta = dp.reduce((x, y, i) => x + y * p[i]!, 0);
         seen.forEach((s, i) => {
           const ds = p[i]! * (dp[i]! - delta) * scale;
-          addTo(dq, at, ds, k, key(s));
-          addTo(dk, key(s), ds, q, at);
-          addTo(dv, key(s), p[i]!, dout, at);
+          addTo(dq, at, ds, vector(k, key(s)));
+          addTo(dk, key(s), ds, vector(q, at));
+          addTo(dv, key(s), p[i]!, vector(dout, at));
         });
       }
   return { o, dq, dk, dv };

@@ -9,7 +9,7 @@ import type { Device } from "../../src/backends/cuda/device.ts";
 import { openCudnn } from "../../src/backends/cuda/ffi/cudnn.ts";
 import { toFloat64 } from "../../src/tensor/convert.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { tensor } from "../../src/tensor/tensor.ts";
+import { type Tensor, tensor } from "../../src/tensor/tensor.ts";
 import { referenceAttention } from "./attention-reference.ts";
 import {
   type Check,
@@ -49,36 +49,68 @@ function segmentIds(B: number, length: number, total: number): Int32Array {
   });
 }
 
-/** Runs `attention` on random data and compares everything with the float64 reference. */
-export function checkAttention(device: Device, attention: Attention, options: Options): string {
+/** Random operands: keys and values lie interleaved by token in `kv`. */
+interface Operands {
+  readonly q: Tensor;
+  readonly kv: Tensor;
+  readonly dout: Tensor;
+  readonly segments: readonly [Int32Array, Int32Array] | undefined;
+}
+
+function operandsOf(options: Options): Operands {
   const { B, T, S, H, Hk, D, dtype } = spec(options);
   const random = new Random(options.seed ?? 1);
-  const q = randomTensor(random, [B, T, H * D], dtype);
-  const kv = randomTensor(random, [B, S, 2 * Hk * D], dtype); // keys and values interleaved by token
-  const dout = randomTensor(random, [B, T, H * D], dtype);
-  const rows = toFloat64(kv);
-  const part = (which: number): Float64Array =>
-    Float64Array.from({ length: B * S * Hk * D }, (_, i) => {
-      const token = Math.floor(i / (Hk * D));
-      return rows[(2 * token + which) * Hk * D + (i % (Hk * D))]!;
-    });
-  const segments = options.packed
-    ? ([segmentIds(B, T, S), segmentIds(B, S, S)] as const)
-    : undefined;
+  return {
+    q: randomTensor(random, [B, T, H * D], dtype),
+    kv: randomTensor(random, [B, S, 2 * Hk * D], dtype),
+    dout: randomTensor(random, [B, T, H * D], dtype),
+    segments: options.packed ? [segmentIds(B, T, S), segmentIds(B, S, S)] : undefined,
+  };
+}
+
+/** Keys (0) or values (1) of interleaved ones, `width` elements a token. */
+function partOf(kv: Float64Array, which: 0 | 1, width: number): Float64Array {
+  return Float64Array.from(
+    { length: kv.length / 2 },
+    (_, i) => kv[(2 * Math.floor(i / width) + which) * width + (i % width)]!,
+  );
+}
+
+/** Runs `attention` on random data and compares everything with the float64 reference. */
+export function checkAttention(device: Device, attention: Attention, options: Options): string {
+  const { Hk, D, dtype } = spec(options);
+  const operands = operandsOf(options);
+  const { q, kv, dout, segments } = operands;
+  const halves = ([0, 1] as const).map((which) => partOf(toFloat64(kv), which, Hk * D));
   const expected = referenceAttention(
     spec(options),
-    [toFloat64(q), part(0), part(1), toFloat64(dout)],
+    [toFloat64(q), halves[0]!, halves[1]!, toFloat64(dout)],
     segments,
   );
+  const { o, dq, dkv } = runAttention(device, attention, options, operands);
+  const limit = LIMIT[dtype];
+  const [dk, dv] = ([0, 1] as const).map((which) => partOf(toFloat64(dkv), which, Hk * D));
+  const flat = (data: Float64Array): Tensor => tensor("f64", [data.length], data);
+  return [
+    expectClose("o", o, expected.o, limit),
+    expectClose("dq", dq, expected.dq, limit),
+    expectClose("dk", flat(dk!), expected.dk, limit),
+    expectClose("dv", flat(dv!), expected.dv, limit),
+  ].join(", ");
+}
+
+/** Forward and backward on the GPU, on poisoned memory. */
+function runAttention(
+  device: Device,
+  attention: Attention,
+  options: Options,
+  { q, kv, dout, segments }: Operands,
+): { o: Tensor; dq: Tensor; dkv: Tensor } {
+  const { B, T, S, H, Hk, D, dtype } = spec(options);
   const strides = { q: H * D, k: 2 * Hk * D, v: 2 * Hk * D, o: H * D };
   const forward = attention.forward(strides);
-  const backward = attention.backward({
-    ...strides,
-    dout: H * D,
-    dq: H * D,
-    dk: 2 * Hk * D,
-    dv: 2 * Hk * D,
-  });
+  const more = { dout: H * D, dq: H * D, dk: 2 * Hk * D, dv: 2 * Hk * D };
+  const backward = attention.backward({ ...strides, ...more });
   const at = {
     q: upload(device, q),
     kv: upload(device, kv),
@@ -98,26 +130,16 @@ export function checkAttention(device: Device, attention: Attention, options: Op
   };
   forward.enqueue(buffers);
   backward.enqueue({ ...buffers, dout: at.dout, dq: at.dq, dk: at.dkv, dv: at.dkv + half });
-  const limit = LIMIT[dtype];
-  const dkv = toFloat64(download(device, at.dkv, dtype, kv.shape));
-  const split = (which: number): Float64Array =>
-    Float64Array.from(
-      { length: B * S * Hk * D },
-      (_, i) => dkv[(2 * Math.floor(i / (Hk * D)) + which) * Hk * D + (i % (Hk * D))]!,
-    );
-  const asTensor = (data: Float64Array): ReturnType<typeof tensor> =>
-    tensor("f64", [data.length], data);
-  const report = [
-    expectClose("o", download(device, at.o, dtype, q.shape), expected.o, limit),
-    expectClose("dq", download(device, at.dq, dtype, q.shape), expected.dq, limit),
-    expectClose("dk", asTensor(split(0)), expected.dk, limit),
-    expectClose("dv", asTensor(split(1)), expected.dv, limit),
-  ].join(", ");
+  const results = {
+    o: download(device, at.o, dtype, q.shape),
+    dq: download(device, at.dq, dtype, q.shape),
+    dkv: download(device, at.dkv, dtype, kv.shape),
+  };
   release(
     device,
     Object.values(at).filter((address) => address !== 0),
   );
-  return report;
+  return results;
 }
 
 const CASES: readonly Options[] = [

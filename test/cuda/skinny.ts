@@ -5,7 +5,7 @@ import { fillZero } from "../../src/backends/cuda/memory.ts";
 import { allocateDevice } from "../../src/backends/cuda/device.ts";
 import { toFloat64 } from "../../src/tensor/convert.ts";
 import { Random } from "../../src/tensor/random.ts";
-import { tensor } from "../../src/tensor/tensor.ts";
+import { type Tensor, tensor } from "../../src/tensor/tensor.ts";
 import { type Check, download, expectClose, poisoned, randomTensor, upload } from "./check.ts";
 
 const TABLES = `${"p".repeat(12)}iiiiiiii`;
@@ -47,24 +47,35 @@ function checkRows(device: Device, T: number, N: number, Ks: readonly [number, n
   return expectClose("rows", tensor("f64", [got.length], got), expected, 3e-3);
 }
 
+interface TokensCase {
+  readonly T: number;
+  readonly N: number;
+  readonly Fs: readonly [number, number];
+  readonly splits: number;
+  readonly isFlipped: boolean;
+}
+
 /** Two parts: out_i (F, N), or (N, F) when `isFlipped`, += 0.5 · xᵀ·g; run twice, so that counters must be reset. */
-function checkTokens(
-  device: Device,
-  T: number,
-  N: number,
-  options: { Fs: readonly [number, number]; splits: number; isFlipped: boolean },
-): string {
-  const { Fs, splits, isFlipped } = options;
+function checkTokens(device: Device, test: TokensCase): string {
+  const { T, N, Fs } = test;
   const random = new Random(T * N);
-  const ldx = Fs[0] + Fs[1];
-  const x = randomTensor(random, [T, ldx], "bf16");
+  const x = randomTensor(random, [T, Fs[0] + Fs[1]], "bf16");
   const g = randomTensor(random, [T, 2 * N], "bf16");
   const start = Fs.map((F) => randomTensor(random, [F, N]));
-  const [xAt, gAt, outs] = [
-    upload(device, x),
-    upload(device, g),
-    start.map((each) => upload(device, each)),
-  ];
+  const outs = start.map((each) => upload(device, each));
+  runTokens(device, test, { x: upload(device, x), g: upload(device, g), outs });
+  const expected = expectedTokens(test, start, [toFloat64(x), toFloat64(g)]);
+  return Fs.map((F, part) => {
+    const got = download(device, outs[part]!, "f32", [F * N]);
+    return expectClose(`tokens ${part}`, got, expected[part]!, 1e-5);
+  }).join(", ");
+}
+
+function runTokens(
+  device: Device,
+  { T, N, Fs, splits, isFlipped }: TokensCase,
+  at: { readonly x: number; readonly g: number; readonly outs: readonly number[] },
+): void {
   const blocks = Fs.map((F) => Math.ceil(F / 64));
   const total = blocks[0]! + blocks[1]!;
   const scratch = allocateDevice(device, 4096 + total * splits * 64 * N * 4, "a check");
@@ -73,46 +84,30 @@ function checkTokens(
     "skinny_tokens",
     `${TABLES}iiiiiifpp`,
   );
-  const pointers = [xAt, xAt + Fs[0] * 2, 0, 0, gAt, gAt + N * 2, 0, 0, ...outs, 0, 0];
-  const [strideF, strideN] = isFlipped ? [1, Fs[0]] : [N, 1];
-  for (let run = 0; run < 2; run++) {
-    const sizes = [
-      ...Fs,
-      0,
-      0,
-      0,
-      blocks[0]!,
-      0,
-      0,
-      2,
-      T,
-      ldx,
-      2 * N,
-      strideF,
-      strideN,
-      0.5,
-      scratch + 4096,
-      scratch,
-    ];
-    kernel.launch([total, splits], 128, [...pointers, ...sizes], 4 * 64 * (72 + N + 8) * 2);
-  }
-  const [xs, gs] = [toFloat64(x), toFloat64(g)];
+  const pointers = [at.x, at.x + Fs[0] * 2, 0, 0, at.g, at.g + N * 2, 0, 0, ...at.outs, 0, 0];
+  const tables = [...Fs, 0, 0, 0, blocks[0]!, 0, 0];
+  const strides = [Fs[0] + Fs[1], 2 * N, ...(isFlipped ? [1, Fs[0]] : [N, 1])];
+  const values = [...pointers, ...tables, 2, T, ...strides, 0.5, scratch + 4096, scratch];
+  for (let run = 0; run < 2; run++)
+    kernel.launch([total, splits], 128, values, 4 * 64 * (72 + N + 8) * 2);
+}
+
+function expectedTokens(
+  { T, N, Fs, isFlipped }: TokensCase,
+  start: readonly Tensor[],
+  [xs, gs]: readonly [Float64Array, Float64Array],
+): Float64Array[] {
+  const ldx = Fs[0] + Fs[1];
   return Fs.map((F, part) => {
     const before = toFloat64(start[part]!);
-    const expected = Float64Array.from({ length: F * N }, (_, i) => {
+    return Float64Array.from({ length: F * N }, (_, i) => {
       const [f, n] = isFlipped ? [i % F, Math.floor(i / F)] : [Math.floor(i / N), i % N];
       let sum = 0;
       for (let t = 0; t < T; t++)
         sum += xs[t * ldx + part * Fs[0] + f]! * gs[t * 2 * N + part * N + n]!;
       return before[i]! + sum; // 0.5, twice
     });
-    return expectClose(
-      `tokens ${part}`,
-      download(device, outs[part]!, "f32", [F * N]),
-      expected,
-      1e-5,
-    );
-  }).join(", ");
+  });
 }
 
 export const checks: readonly Check[] = [
@@ -136,6 +131,6 @@ export const checks: readonly Check[] = [
     ] as const
   ).map(([T, N, Fs, splits, isFlipped]) => ({
     name: `skinny tokens T ${T} N ${N} F ${Fs.join(" ")} in ${splits}${isFlipped ? " flipped" : ""}`,
-    run: (device: Device) => checkTokens(device, T, N, { Fs, splits, isFlipped }),
+    run: (device: Device) => checkTokens(device, { T, N, Fs, splits, isFlipped }),
   })),
 ];

@@ -1,17 +1,15 @@
 /** @file Attention as cuDNN operation graphs of matrix products, pointwise ops and reductions, which cuDNN fuses. */
 import type { Attention, AttentionSpec, BackwardStrides, ForwardStrides } from "./attention.ts";
+import { dense, type Dims, type GraphBuilder, newGraph, type Tensor } from "./cudnn-graph.ts";
 import type { Device } from "./device.ts";
 import {
   type Cudnn,
   type CudnnPlan,
   DATA,
-  DESCRIPTOR,
-  descriptor,
   hostFloat,
   MODE,
   openCudnn,
   planOperations,
-  TYPE,
 } from "./ffi/cudnn.ts";
 
 /** Ids of the tensors that a graph reads and writes. */
@@ -32,132 +30,17 @@ const ID = {
   accumulator: 14,
 } as const;
 
-type Dims = readonly [number, number, number, number];
-type DataType = (typeof DATA)[keyof typeof DATA];
+type TensorSpec = Parameters<GraphBuilder["tensor"]>[0];
 
-interface Tensor {
-  readonly handle: bigint;
-  readonly dims: Dims;
+/** A float32 number in host memory. */
+function hostNumber(id: number): TensorSpec {
+  const ones = [1, 1, 1, 1] as const;
+  return { id, dims: ones, strides: ones, type: DATA.f32, isByValue: true };
 }
 
-/** A graph under construction: tensors between operations are virtual. */
-interface GraphBuilder {
-  tensor(
-    id: number,
-    dims: Dims,
-    strides: Dims,
-    type: DataType,
-    options?: { isByValue?: boolean },
-  ): Tensor;
-  virtual(dims: Dims, type?: DataType, strides?: Dims): Tensor;
-  pointwise(
-    mode: number,
-    x: Tensor,
-    options: {
-      b?: Tensor;
-      select?: Tensor;
-      axis?: number;
-      into?: Tensor;
-      compute?: DataType;
-      type?: DataType;
-    },
-  ): Tensor;
-  matmul(a: Tensor, b: Tensor, into: Tensor): Tensor;
-  reduce(operator: 0 | 3, x: Tensor, into: Tensor): Tensor;
-  reshape(x: Tensor, into: Tensor): Tensor;
-  readonly operations: bigint[];
-}
-
-function dense([, h, s, d]: Dims): Dims {
-  return [h * s * d, s * d, d, 1];
-}
-
-function newGraph(library: Cudnn): GraphBuilder {
-  const operations: bigint[] = [];
-  let fresh = 1000;
-  const make = (
-    id: number,
-    dims: Dims,
-    strides: Dims,
-    type: number,
-    isVirtual: boolean,
-    isByValue: boolean,
-  ): Tensor => ({
-    dims,
-    handle: descriptor(library, DESCRIPTOR.tensor, [
-      [906, TYPE.int64, [id]],
-      [901, TYPE.dataType, [type]],
-      [902, TYPE.int64, dims],
-      [903, TYPE.int64, strides],
-      [900, TYPE.int64, [16]],
-      [907, TYPE.boolean, [isVirtual ? 1 : 0]],
-      ...(isByValue ? ([[908, TYPE.boolean, [1]]] as const) : []),
-    ]),
-  });
-  const add = (type: number, fields: readonly (readonly [number, bigint])[]): void => {
-    operations.push(
-      descriptor(
-        library,
-        type,
-        fields.map(([name, handle]) => [name, TYPE.descriptor, [handle]]),
-      ),
-    );
-  };
-  const builder: GraphBuilder = {
-    operations,
-    tensor: (id, dims, strides, type, options) =>
-      make(id, dims, strides, type, false, options?.isByValue ?? false),
-    virtual: (dims, type = DATA.f32, strides = dense(dims)) =>
-      make(fresh++, dims, strides, type, true, false),
-    pointwise(mode, x, { b, select, axis, into, compute = DATA.f32, type = DATA.f32 }) {
-      const y = into ?? builder.virtual(x.dims, type);
-      const description = descriptor(library, DESCRIPTOR.pointwise, [
-        [0, TYPE.pointwiseMode, [mode]],
-        [1, TYPE.dataType, [compute]],
-        ...(axis === undefined ? [] : ([[9, TYPE.int64, [axis]]] as const)),
-      ]);
-      const operands: (readonly [number, bigint])[] = [
-        [750, description],
-        [751, x.handle],
-      ];
-      if (b) operands.push([752, b.handle]);
-      if (select) operands.push([758, select.handle]);
-      add(DESCRIPTOR.operationPointwise, [...operands, [753, y.handle]]);
-      return y;
-    },
-    matmul(a, b, into) {
-      const description = descriptor(library, DESCRIPTOR.matmul, [
-        [1500, TYPE.dataType, [DATA.f32]],
-      ]);
-      add(DESCRIPTOR.operationMatmul, [
-        [1520, a.handle],
-        [1521, b.handle],
-        [1522, into.handle],
-        [1523, description],
-      ]);
-      return into;
-    },
-    reduce(operator, x, into) {
-      const description = descriptor(library, DESCRIPTOR.reduction, [
-        [1600, TYPE.reductionOperator, [operator]],
-        [1601, TYPE.dataType, [DATA.f32]],
-      ]);
-      add(DESCRIPTOR.operationReduction, [
-        [1610, x.handle],
-        [1611, into.handle],
-        [1612, description],
-      ]);
-      return into;
-    },
-    reshape(x, into) {
-      add(DESCRIPTOR.operationReshape, [
-        [2200, x.handle],
-        [2201, into.handle],
-      ]);
-      return into;
-    },
-  };
-  return builder;
+/** Float32 values without gaps. */
+function floats(id: number, dims: Dims): TensorSpec {
+  return { id, dims, strides: dense(dims), type: DATA.f32 };
 }
 
 /** Tensors of q, k and v as the graphs want them, scaled scores with the causal mask. */
@@ -176,16 +59,19 @@ function scoresOf(
   { B, T, S, H, Hk, D, causal, dtype }: AttentionSpec,
   strides: ForwardStrides,
 ): Scores {
-  const q = graph.tensor(ID.q, [B, H, T, D], [T * strides.q, D, strides.q, 1], DATA[dtype]);
-  const kt = graph.tensor(ID.k, [B, Hk, D, S], [S * strides.k, D, 1, strides.k], DATA[dtype]);
-  const scale = graph.tensor(ID.scale, [1, 1, 1, 1], [1, 1, 1, 1], DATA.f32, { isByValue: true });
+  const type = DATA[dtype];
+  const q = graph.tensor({
+    ...{ id: ID.q, dims: [B, H, T, D], strides: [T * strides.q, D, strides.q, 1], type },
+  });
+  const kt = graph.tensor({
+    ...{ id: ID.k, dims: [B, Hk, D, S], strides: [S * strides.k, D, 1, strides.k], type },
+  });
+  const scale = graph.tensor(hostNumber(ID.scale));
   const product = graph.matmul(q, kt, graph.virtual([B, H, T, S]));
   const raw = graph.pointwise(MODE.mul, product, { b: scale });
   const mask = (scores: Tensor): Tensor => {
     if (!causal) return scores;
-    const hidden = graph.tensor(ID.hidden, [1, 1, 1, 1], [1, 1, 1, 1], DATA.f32, {
-      isByValue: true,
-    });
+    const hidden = graph.tensor(hostNumber(ID.hidden));
     const index = (axis: number): Tensor =>
       graph.pointwise(MODE.index, scores, { axis, compute: DATA.i32, type: DATA.i32 });
     const [row, column] = [index(2), index(3)];
@@ -208,15 +94,17 @@ function forwardPlan(library: Cudnn, spec: AttentionSpec, strides: ForwardStride
   const top = graph.reduce(3, masked, graph.virtual(row));
   const weights = graph.pointwise(MODE.exp, graph.pointwise(MODE.sub, masked, { b: top }), {});
   const sum = graph.reduce(0, weights, graph.virtual(row));
-  const stats = graph.tensor(ID.stats, row, dense(row), DATA.f32);
+  const stats = graph.tensor(floats(ID.stats, row));
   graph.pointwise(MODE.add, top, { b: graph.pointwise(MODE.log, sum, {}), into: stats });
   const p = graph.pointwise(MODE.div, weights, { b: sum, type: DATA[dtype] });
-  const v = graph.tensor(ID.v, [B, Hk, S, D], [S * strides.v, D, strides.v, 1], DATA[dtype]);
-  graph.matmul(
-    p,
-    v,
-    graph.tensor(ID.o, [B, H, T, D], [T * strides.o, D, strides.o, 1], DATA[dtype]),
-  );
+  const type = DATA[dtype];
+  const v = graph.tensor({
+    ...{ id: ID.v, dims: [B, Hk, S, D], strides: [S * strides.v, D, strides.v, 1], type },
+  });
+  const o = graph.tensor({
+    ...{ id: ID.o, dims: [B, H, T, D], strides: [T * strides.o, D, strides.o, 1], type },
+  });
+  graph.matmul(p, v, o);
   return planOperations(library, graph.operations);
 }
 
@@ -225,19 +113,19 @@ function backwardPlan(library: Cudnn, spec: AttentionSpec, strides: BackwardStri
   const type = DATA[dtype];
   const graph = newGraph(library);
   const queries = (id: number, ld: number): Tensor =>
-    graph.tensor(id, [B, H, T, D], [T * ld, D, ld, 1], type);
+    graph.tensor({ id, dims: [B, H, T, D], strides: [T * ld, D, ld, 1], type });
   const keys = (id: number, ld: number): Tensor =>
-    graph.tensor(id, [B, Hk, S, D], [S * ld, D, ld, 1], type);
-  const one = graph.tensor(ID.one, [1, 1, 1, 1], [1, 1, 1, 1], DATA.f32, { isByValue: true });
+    graph.tensor({ id, dims: [B, Hk, S, D], strides: [S * ld, D, ld, 1], type });
+  const one = graph.tensor(hostNumber(ID.one));
   const row: Dims = [B, H, T, 1];
   const [o, dout] = [queries(ID.o, strides.o), queries(ID.dout, strides.dout)];
   const along = graph.reduce(0, graph.pointwise(MODE.mul, dout, { b: o }), graph.virtual(row));
   const sum = graph.pointwise(MODE.mul, along, {
     b: one,
-    into: graph.tensor(ID.sum, row, dense(row), DATA.f32),
+    into: graph.tensor(floats(ID.sum, row)),
   });
   const scores = scoresOf(graph, spec, strides);
-  const stats = graph.tensor(ID.stats, row, dense(row), DATA.f32);
+  const stats = graph.tensor(floats(ID.stats, row));
   const p = graph.pointwise(
     MODE.exp,
     scores.mask(graph.pointwise(MODE.sub, scores.raw, { b: stats })),
@@ -251,7 +139,9 @@ function backwardPlan(library: Cudnn, spec: AttentionSpec, strides: BackwardStri
     else graph.reduce(0, graph.matmul(weights, rows, graph.virtual([B, H, S, D], type)), target);
   };
   toKeys(flip(p), dout, keys(ID.dv, strides.dv));
-  const vt = graph.tensor(ID.v, [B, Hk, D, S], [S * strides.v, D, 1, strides.v], type);
+  const vt = graph.tensor({
+    ...{ id: ID.v, dims: [B, Hk, D, S], strides: [S * strides.v, D, 1, strides.v], type },
+  });
   const dp = graph.matmul(dout, vt, graph.virtual([B, H, T, S]));
   const centred = graph.pointwise(MODE.mul, graph.pointwise(MODE.sub, dp, { b: sum }), { b: p });
   const ds = graph.pointwise(MODE.mul, centred, { b: scores.scale });
@@ -260,7 +150,7 @@ function backwardPlan(library: Cudnn, spec: AttentionSpec, strides: BackwardStri
     scores.kt,
     graph.virtual([B, Hk, S, D], type, [S * strides.k, D, strides.k, 1]),
   );
-  const accumulator = graph.tensor(ID.accumulator, [B, H, T, D], dense([B, H, T, D]), DATA.f32);
+  const accumulator = graph.tensor(floats(ID.accumulator, [B, H, T, D]));
   graph.matmul(ds, k, accumulator);
   graph.pointwise(MODE.identity, accumulator, { into: queries(ID.dq, strides.dq) });
   return planOperations(library, graph.operations);
@@ -293,65 +183,66 @@ export function isCudnnSuited(spec: AttentionSpec, device: Device, version: numb
  */
 export function cudnnAttention(device: Device, spec: AttentionSpec): Attention {
   const library = openCudnn();
-  const { B, T, H, D } = spec;
-  const scalars = new Map<number, number>([
+  const scalars = [
     [ID.scale, hostFloat(spec.scale)],
     [ID.hidden, hostFloat(-Infinity)],
     [ID.one, hostFloat(1)],
-  ]);
-  const host = (ids: readonly number[]): [number, number][] =>
-    ids.filter((id) => id !== ID.hidden || spec.causal).map((id) => [id, scalars.get(id)!]);
-  const round = (bytes: number): number => Math.ceil(bytes / 256) * 256;
-  const [accumulatorBytes, sumBytes] = [round(B * H * T * D * 4), round(B * H * T * 4)];
+  ] as const;
+  const host = scalars.filter(([id]) => id !== ID.hidden || spec.causal);
+  const use: Use = { device, library, spec, host };
   return {
     name: "cudnn",
-    forward(strides) {
-      const plan = planOnce(["forward", spec, strides], () => forwardPlan(library, spec, strides));
-      return {
-        scratchBytes: plan.workspaceBytes,
-        enqueue({ q, k, v, o, lse, scratch }) {
-          const pointers = new Map([
-            [ID.q, q],
-            [ID.k, k],
-            [ID.v, v],
-            [ID.o, o],
-            [ID.stats, lse],
-            ...host([ID.scale, ID.hidden]),
-          ] as [number, number][]);
-          plan.execute(pointers, scratch, device.stream);
-        },
-      };
-    },
-    backward(strides) {
-      const plan = planOnce(["backward", spec, strides], () =>
-        backwardPlan(library, spec, strides),
-      );
-      return {
-        scratchBytes: accumulatorBytes + sumBytes + plan.workspaceBytes,
-        enqueue({ q, k, v, o, lse, dout, dq, dk, dv, scratch }) {
-          if (library.version < 90600)
-            device.driver.call.cuMemsetD8Async(scratch, 0, accumulatorBytes, device.stream);
-          const pointers = new Map([
-            ...([
-              [ID.q, q],
-              [ID.k, k],
-              [ID.v, v],
-              [ID.o, o],
-              [ID.stats, lse],
-              [ID.dout, dout],
-              [ID.dq, dq],
-              [ID.dk, dk],
-              [ID.dv, dv],
-            ] as [number, number][]),
-            ...([
-              [ID.accumulator, scratch],
-              [ID.sum, scratch + accumulatorBytes],
-            ] as [number, number][]),
-            ...host([ID.scale, ID.hidden, ID.one]),
-          ]);
-          plan.execute(pointers, scratch + accumulatorBytes + sumBytes, device.stream);
-        },
-      };
+    forward: (strides) => forwardLaunch(use, strides),
+    backward: (strides) => backwardLaunch(use, strides),
+  };
+}
+
+/** What both directions share: `host` has the numbers that graphs read, by id. */
+interface Use {
+  readonly device: Device;
+  readonly library: Cudnn;
+  readonly spec: AttentionSpec;
+  readonly host: readonly (readonly [number, number])[];
+}
+
+function forwardLaunch(
+  { device, library, spec, host }: Use,
+  strides: ForwardStrides,
+): ReturnType<Attention["forward"]> {
+  const plan = planOnce(["forward", spec, strides], () => forwardPlan(library, spec, strides));
+  const numbers = host.filter(([id]) => id !== ID.one);
+  return {
+    scratchBytes: plan.workspaceBytes,
+    enqueue({ q, k, v, o, lse, scratch }) {
+      const pointers = new Map([...pointersOf({ q, k, v, o, stats: lse }), ...numbers]);
+      plan.execute(pointers, scratch, device.stream);
     },
   };
+}
+
+function backwardLaunch(
+  { device, library, spec, host }: Use,
+  strides: BackwardStrides,
+): ReturnType<Attention["backward"]> {
+  const { B, T, H, D } = spec;
+  const round = (bytes: number): number => Math.ceil(bytes / 256) * 256;
+  const [accumulatorBytes, sumBytes] = [round(B * H * T * D * 4), round(B * H * T * 4)];
+  const plan = planOnce(["backward", spec, strides], () => backwardPlan(library, spec, strides));
+  return {
+    scratchBytes: accumulatorBytes + sumBytes + plan.workspaceBytes,
+    enqueue({ q, k, v, o, lse, dout, dq, dk, dv, scratch }) {
+      if (library.version < 90600)
+        device.driver.call.cuMemsetD8Async(scratch, 0, accumulatorBytes, device.stream);
+      const own = { accumulator: scratch, sum: scratch + accumulatorBytes };
+      const pointers = new Map([
+        ...pointersOf({ q, k, v, o, stats: lse, dout, dq, dk, dv, ...own }),
+        ...host,
+      ]);
+      plan.execute(pointers, scratch + accumulatorBytes + sumBytes, device.stream);
+    },
+  };
+}
+
+function pointersOf(addresses: Partial<Record<keyof typeof ID, number>>): [number, number][] {
+  return Object.entries(addresses).map(([name, at]) => [ID[name as keyof typeof ID], at]);
 }

@@ -29,9 +29,7 @@ export function cacheStore(device: Device): CacheStore {
 
   function reserve(
     name: string,
-    batch: number,
-    slots: number,
-    inner: number,
+    { batch, slots, inner }: { batch: number; slots: number; inner: number },
     storage: Storage,
   ): Cache {
     const known = caches.get(name);
@@ -71,11 +69,13 @@ export function cacheStore(device: Device): CacheStore {
     },
     view(name, shape, storage) {
       const inner = sizeOf(shape.slice(2));
-      return valueOf(reserve(name, shape[0]!, shape[1]! + 1, inner, storage), shape, storage);
+      const sizes = { batch: shape[0]!, slots: shape[1]! + 1, inner };
+      return valueOf(reserve(name, sizes, storage), shape, storage);
     },
     target(name, rows, slots, storage) {
       const inner = sizeOf(rows.slice(2));
-      const cache = reserve(name, rows[0]!, slots + rows[1]!, inner, storage);
+      const sizes = { batch: rows[0]!, slots: slots + rows[1]!, inner };
+      const cache = reserve(name, sizes, storage);
       return valueOf(cache, [rows[0]!, cache.capacity, ...rows.slice(2)], storage);
     },
   };

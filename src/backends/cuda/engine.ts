@@ -12,7 +12,7 @@ import { lossScale } from "./loss-scale.ts";
 import type { Precision } from "./plan/graph.ts";
 import { STORAGE_BYTES } from "./plan/value.ts";
 import { SKINNY } from "./plan/skinny.ts";
-import type { AttentionChoice } from "./plan/special-units.ts";
+import type { AttentionChoice } from "./plan/attention-units.ts";
 import { type Arena, compileProgram, type CudaProgram } from "./program.ts";
 import type { Quantization } from "./quantize.ts";
 import { trainableState } from "./state.ts";

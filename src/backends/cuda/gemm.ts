@@ -96,7 +96,7 @@ export function gemmPlanner(device: Device): GemmPlanner {
       const key = JSON.stringify(spec);
       const found = known.get(key);
       if (found) return found;
-      const gemm = choose(lt, device, workspace, spec, operands);
+      const gemm = choose({ lt, device, workspace }, spec, operands);
       known.set(key, gemm);
       return gemm;
     },
@@ -104,9 +104,7 @@ export function gemmPlanner(device: Device): GemmPlanner {
 }
 
 function choose(
-  lt: CublasLt,
-  device: Device,
-  workspace: number,
+  { lt, device, workspace }: { lt: CublasLt; device: Device; workspace: number },
   spec: GemmSpec,
   operands: GemmOperands,
 ): Gemm {
@@ -186,44 +184,40 @@ function isUsable(enqueue: (at: GemmOperands) => void, operands: GemmOperands): 
 
 function describe({ call }: CublasLt, spec: GemmSpec): Descriptors {
   const out = new BigUint64Array(1);
-  const int = (value: number): Int32Array => Int32Array.of(value);
+  const int = (value: boolean | number): Int32Array => Int32Array.of(Number(value));
   call.cublasLtMatmulDescCreate(out, COMPUTE.f32, DATA_TYPE.f32);
   const operation = out[0]!;
-  call.cublasLtMatmulDescSetAttribute(operation, DESC.transA, int(spec.transB ? 1 : 0), 4);
-  call.cublasLtMatmulDescSetAttribute(operation, DESC.transB, int(spec.transA ? 1 : 0), 4);
+  call.cublasLtMatmulDescSetAttribute(operation, DESC.transA, int(spec.transB), 4);
+  call.cublasLtMatmulDescSetAttribute(operation, DESC.transB, int(spec.transA), 4);
   if (spec.type === "f8_e4m3") {
     call.cublasLtMatmulDescSetAttribute(operation, DESC.scaleModeA, int(SCALE_OF_ROWS), 4);
     call.cublasLtMatmulDescSetAttribute(operation, DESC.scaleModeB, int(SCALE_OF_ROWS), 4);
     call.cublasLtMatmulDescSetAttribute(operation, DESC.fastAccumulate, Int8Array.of(1), 1);
   }
-  const layout = (
-    type: OperandType,
-    rows: number,
-    columns: number,
-    ld: number,
-    stride: number,
-  ): bigint => {
+  const layout = (type: OperandType, [rows, columns]: Sides, ld: number, stride = 0): bigint => {
     call.cublasLtMatrixLayoutCreate(out, DATA_TYPE[type], columns, rows, ld);
     const handle = out[0]!;
-    if (spec.batch) {
-      call.cublasLtMatrixLayoutSetAttribute(handle, LAYOUT.batchCount, int(spec.batch.count), 4);
-      call.cublasLtMatrixLayoutSetAttribute(
-        handle,
-        LAYOUT.batchStride,
-        BigInt64Array.of(BigInt(stride)),
-        8,
-      );
-    }
+    if (!spec.batch) return handle;
+    const [count, elements] = [int(spec.batch.count), BigInt64Array.of(BigInt(stride))];
+    call.cublasLtMatrixLayoutSetAttribute(handle, LAYOUT.batchCount, count, 4);
+    call.cublasLtMatrixLayoutSetAttribute(handle, LAYOUT.batchStride, elements, 8);
     return handle;
   };
-  const { M, N, K, transA, transB, type, outType, batch } = spec;
+  const { M, N, K, type, outType, batch } = spec;
   return {
     operation,
-    a: layout(type, transA ? K : M, transA ? M : K, spec.lda, batch?.a ?? 0),
-    b: layout(type, transB ? N : K, transB ? K : N, spec.ldb, batch?.b ?? 0),
-    c: layout(outType, M, N, spec.ldc, batch?.c ?? 0),
-    d: layout(outType, M, N, spec.ldd, batch?.d ?? 0),
+    a: layout(type, turned([M, K], spec.transA), spec.lda, batch?.a),
+    b: layout(type, turned([K, N], spec.transB), spec.ldb, batch?.b),
+    c: layout(outType, [M, N], spec.ldc, batch?.c),
+    d: layout(outType, [M, N], spec.ldd, batch?.d),
   };
+}
+
+type Sides = readonly [rows: number, columns: number];
+
+/** Sides of a matrix as it is stored. */
+function turned([rows, columns]: Sides, isTransposed: boolean): Sides {
+  return isTransposed ? [columns, rows] : [rows, columns];
 }
 
 function heuristics(lt: CublasLt, { operation, a, b, c, d }: Descriptors): Uint8Array[] {

@@ -19,7 +19,7 @@ import { type BuiltPlan, buildPlan } from "./plan/build.ts";
 import type { EngineParts } from "./plan/context.ts";
 import type { Precision } from "./plan/graph.ts";
 import { layOut, schedule } from "./plan/schedule.ts";
-import type { AttentionChoice } from "./plan/special-units.ts";
+import type { AttentionChoice } from "./plan/attention-units.ts";
 import type { Unit, Value } from "./plan/value.ts";
 
 /** Device memory that all programs of an engine use in turn. It may move when a larger program comes. */

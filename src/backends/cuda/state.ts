@@ -6,7 +6,7 @@ import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep } from "../backend.ts";
 import type { Communicator } from "./communicator.ts";
 import { allocateDevice, type CapturedGraph, capture, type Device, freeDevice } from "./device.ts";
-import { loadModule } from "./kernels.ts";
+import { type Kernel, loadModule, type Module } from "./kernels.ts";
 import { allocatePinned, fillZero, readDevice, writeDevice } from "./memory.ts";
 import type { Precision } from "./plan/graph.ts";
 import { addressOf, newValue, type Storage, type Value } from "./plan/value.ts";
@@ -59,187 +59,34 @@ export interface TrainableState {
   clearGradients(): void;
 }
 
+/** What the parts of the state share. */
+interface Store {
+  readonly device: Device;
+  readonly slots: Map<string, Slot>;
+  readonly buckets: Bucket[];
+  /** Values that were set before their parameter was declared. */
+  readonly pending: Map<string, Tensor>;
+  readonly copy: Kernel;
+}
+
 export function trainableState(
   device: Device,
   precision: Precision,
   ranks?: Communicator,
 ): TrainableState {
-  const slots = new Map<string, Slot>();
-  const buckets: Bucket[] = [];
-  const pending = new Map<string, Tensor>();
   const module = loadModule(device, ["adamw"], { T: precision });
-  const kernels = {
-    squares: module.kernel("square_sums", "ppl"),
-    norm: module.kernel("gradient_norm", "pppi"),
-    adamw: module.kernel("adamw", "pppppppp"),
+  const store: Store = {
+    ...{ device, slots: new Map(), buckets: [], pending: new Map() },
     copy: module.kernel("copy_parameters", "ppp"),
   };
-  const sums = allocateDevice(device, NORM_BLOCKS * 4 * 8, "gradient norms");
-  const hyper = allocateDevice(device, 64, "optimizer settings");
-  const norm = hyper + NORM_AT;
-  const pinned = allocatePinned(device, 64);
-  const settings = new Float32Array(pinned.buffer);
-  let graph: CapturedGraph | undefined;
-  let scales = "";
-
-  function declare(parameters: readonly { readonly name: string; readonly shape: Shape }[]): void {
-    const fresh = parameters.filter(({ name }) => !slots.has(name));
-    if (fresh.length === 0) return;
-    let size = 0;
-    const starts = fresh.map(({ shape }) => {
-      const start = size;
-      size += Math.ceil(sizeOf(shape) / 8) * 8; // 32-byte alignment for vector accesses
-      return start;
-    });
-    const array = (): number => {
-      const at = allocateDevice(device, size * 4, "adapter weights and optimizer state");
-      fillZero(device, at, size * 4);
-      return at;
-    };
-    const arrays = { "": array(), ".grad": array(), ".exp_avg": array(), ".exp_avg_sq": array() };
-    const bucket: Bucket = { size, arrays, slots: [], tables: undefined };
-    buckets.push(bucket);
-    fresh.forEach(({ name, shape }, i) => {
-      const slot: Slot = {
-        name,
-        shape,
-        size: sizeOf(shape),
-        bucket,
-        start: starts[i]!,
-        copy: undefined,
-        transposed: undefined,
-        hasGradient: false,
-      };
-      bucket.slots.push(slot);
-      slots.set(name, slot);
-      for (const part of PARTS) {
-        const value = pending.get(name + part);
-        if (value) write(name + part, value);
-        pending.delete(name + part);
-      }
-    });
-  }
-
-  function find(name: string): { slot: Slot; part: Part } | undefined {
-    const part =
-      PARTS.slice(1).find(
-        (suffix) => name.endsWith(suffix) && slots.has(name.slice(0, -suffix.length)),
-      ) ?? "";
-    const slot = slots.get(part === "" ? name : name.slice(0, -part.length));
-    return slot && { slot, part };
-  }
-
-  function write(name: string, value: Tensor): void {
-    const found = find(name);
-    if (!found) {
-      pending.set(name, value);
-      return;
-    }
-    const { slot, part } = found;
-    if (value.data.length !== slot.size)
-      throw new LorikeetError(
-        "shape",
-        `Expected ${slot.size} elements for ${name} [${slot.shape.join(", ")}], got [${value.shape.join(", ")}]`,
-      );
-    device.driver.call.cuStreamSynchronize(device.stream);
-    writeDevice(device, slot.bucket.arrays[part] + slot.start * 4, toFloat32(value));
-    if (part === "" && slot.bucket.tables) launchCopies(slot.bucket);
-  }
-
-  function read(name: string): Tensor {
-    const found = find(name);
-    if (!found) {
-      const value = pending.get(name);
-      if (value) return value;
-      throw new LorikeetError("missing-weight", `Expected a value for ${name}; none was set`);
-    }
-    const data = new Float32Array(found.slot.size);
-    readDevice(device, found.slot.bucket.arrays[found.part] + found.slot.start * 4, data);
-    return tensor("f32", found.slot.shape, data);
-  }
-
-  function stored(name: string, part: "" | ".grad"): Value {
-    const slot = slots.get(name)!;
-    const value = newValue(slot.shape, "f32");
-    value.region = {
-      bytes: slot.size * 4,
-      address: slot.bucket.arrays[part] + slot.start * 4,
-      isPlanned: false,
-    };
-    return value;
-  }
-
-  function refresh(): void {
-    for (const bucket of buckets) {
-      bucket.tables = tablesOf(device, bucket, scales);
-      launchCopies(bucket);
-    }
-    graph?.dispose();
-    graph = undefined;
-  }
-
-  function launchCopies({ arrays, tables }: Bucket): void {
-    if (tables!.count > 0)
-      kernels.copy.launch([tables!.count], 256, [arrays[""], tables!.segments, tables!.blocks]);
-  }
-
-  function enqueueUpdate(): void {
-    const { call } = device.driver;
-    call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, NORM_AT, device.stream);
-    buckets.forEach(({ arrays, size }, i) => {
-      kernels.squares.launch([NORM_BLOCKS], 256, [
-        arrays[".grad"],
-        sums + i * NORM_BLOCKS * 4,
-        size,
-      ]);
-    });
-    kernels.norm.launch([1], 256, [sums, norm, hyper, buckets.length * NORM_BLOCKS]);
-    for (const { arrays, tables } of buckets) {
-      const { "": p, ".grad": g, ".exp_avg": m, ".exp_avg_sq": v } = arrays;
-      if (tables!.count > 0)
-        kernels.adamw.launch([tables!.count], 256, [
-          p,
-          g,
-          m,
-          v,
-          tables!.segments,
-          tables!.blocks,
-          hyper,
-          norm,
-        ]);
-    }
-    call.cuMemcpyDtoHAsync_v2(pinned.address + NORM_AT, norm, 4, device.stream);
-  }
-
-  async function update(step: AdamWStep): Promise<{ gradNorm: number }> {
-    const wanted = JSON.stringify(step.learningRateScales ?? {});
-    if (wanted !== scales || buckets.some(({ tables }) => !tables)) {
-      scales = wanted;
-      refresh();
-    }
-    const { learningRate, betas, eps, weightDecay, maxGradNorm, lossScale = 1 } = step;
-    settings.set([
-      learningRate,
-      betas[0],
-      betas[1],
-      eps,
-      weightDecay,
-      1 - betas[0] ** step.step,
-      1 - betas[1] ** step.step,
-      maxGradNorm,
-      1 / lossScale,
-    ]);
-    for (const { arrays, size } of buckets) ranks?.addUp(arrays[".grad"], size);
-    graph ??= capture(device, enqueueUpdate);
-    graph.launch();
-    await device.settled();
-    return { gradNorm: settings[NORM_AT / 4]! };
-  }
-
+  const { slots, buckets } = store;
+  const updater = openUpdater(store, module, ranks);
   return {
-    declare,
+    declare: (parameters) => {
+      declare(store, parameters);
+    },
     has: (name) => slots.has(name),
-    value: stored,
+    value: (name, part) => storedPart(slots.get(name)!, part),
     copyOf(name, storage, place) {
       const slot = slots.get(name)!;
       slot.copy ??= place?.() ?? ownCopy(device, slot, storage);
@@ -255,14 +102,177 @@ export function trainableState(
       return slot.transposed;
     },
     expectGradient: (name) => void (slots.get(name)!.hasGradient = true),
-    refresh,
-    read,
-    write,
-    update,
+    refresh: updater.refresh,
+    read: (name) => read(store, name),
+    write: (name, value) => {
+      write(store, name, value);
+    },
+    update: updater.update,
     clearGradients() {
       for (const { arrays, size } of buckets) fillZero(device, arrays[".grad"], size * 4);
     },
   };
+}
+
+function declare(
+  store: Store,
+  parameters: readonly { readonly name: string; readonly shape: Shape }[],
+): void {
+  const { device, slots, buckets, pending } = store;
+  const fresh = parameters.filter(({ name }) => !slots.has(name));
+  if (fresh.length === 0) return;
+  let size = 0;
+  const starts = fresh.map(({ shape }) => {
+    const start = size;
+    size += Math.ceil(sizeOf(shape) / 8) * 8; // 32-byte alignment for vector accesses
+    return start;
+  });
+  const array = (): number => {
+    const at = allocateDevice(device, size * 4, "adapter weights and optimizer state");
+    fillZero(device, at, size * 4);
+    return at;
+  };
+  const arrays = { "": array(), ".grad": array(), ".exp_avg": array(), ".exp_avg_sq": array() };
+  const bucket: Bucket = { size, arrays, slots: [], tables: undefined };
+  buckets.push(bucket);
+  for (const [i, { name, shape }] of fresh.entries()) {
+    const slot: Slot = {
+      ...{ name, shape, size: sizeOf(shape), bucket, start: starts[i]! },
+      ...{ copy: undefined, transposed: undefined, hasGradient: false },
+    };
+    bucket.slots.push(slot);
+    slots.set(name, slot);
+    for (const part of PARTS) {
+      const value = pending.get(name + part);
+      if (value) write(store, name + part, value);
+      pending.delete(name + part);
+    }
+  }
+}
+
+function find({ slots }: Store, name: string): { slot: Slot; part: Part } | undefined {
+  const part =
+    PARTS.slice(1).find(
+      (suffix) => name.endsWith(suffix) && slots.has(name.slice(0, -suffix.length)),
+    ) ?? "";
+  const slot = slots.get(part === "" ? name : name.slice(0, -part.length));
+  return slot && { slot, part };
+}
+
+/** Address of a part of a parameter. */
+function placeOf({ bucket, start }: Slot, part: Part): number {
+  return bucket.arrays[part] + start * 4;
+}
+
+function write(store: Store, name: string, value: Tensor): void {
+  const { device } = store;
+  const found = find(store, name);
+  if (!found) {
+    store.pending.set(name, value);
+    return;
+  }
+  const { slot, part } = found;
+  if (value.data.length !== slot.size)
+    throw new LorikeetError(
+      "shape",
+      `Expected ${slot.size} elements for ${name} [${slot.shape.join(", ")}], got [${value.shape.join(", ")}]`,
+    );
+  device.driver.call.cuStreamSynchronize(device.stream);
+  writeDevice(device, placeOf(slot, part), toFloat32(value));
+  if (part === "" && slot.bucket.tables) launchCopies(store, slot.bucket);
+}
+
+function read(store: Store, name: string): Tensor {
+  const found = find(store, name);
+  if (!found) {
+    const value = store.pending.get(name);
+    if (value) return value;
+    throw new LorikeetError("missing-weight", `Expected a value for ${name}; none was set`);
+  }
+  const data = new Float32Array(found.slot.size);
+  readDevice(store.device, placeOf(found.slot, found.part), data);
+  return tensor("f32", found.slot.shape, data);
+}
+
+function storedPart(slot: Slot, part: "" | ".grad"): Value {
+  const value = newValue(slot.shape, "f32");
+  value.region = { bytes: slot.size * 4, address: placeOf(slot, part), isPlanned: false };
+  return value;
+}
+
+function launchCopies({ copy }: Store, { arrays, tables }: Bucket): void {
+  if (tables!.count > 0)
+    copy.launch([tables!.count], 256, [arrays[""], tables!.segments, tables!.blocks]);
+}
+
+/** AdamW over all buckets as one captured graph. */
+function openUpdater(
+  store: Store,
+  module: Module,
+  ranks: Communicator | undefined,
+): Pick<TrainableState, "refresh" | "update"> {
+  const { device, buckets } = store;
+  const kernels = {
+    squares: module.kernel("square_sums", "ppl"),
+    norm: module.kernel("gradient_norm", "pppi"),
+    adamw: module.kernel("adamw", "pppppppp"),
+  };
+  const sums = allocateDevice(device, NORM_BLOCKS * 4 * 8, "gradient norms");
+  const hyper = allocateDevice(device, 64, "optimizer settings");
+  const norm = hyper + NORM_AT;
+  const pinned = allocatePinned(device, 64);
+  const settings = new Float32Array(pinned.buffer);
+  let graph: CapturedGraph | undefined;
+  let scales = "";
+
+  function refresh(): void {
+    for (const bucket of buckets) {
+      bucket.tables = tablesOf(device, bucket, scales);
+      launchCopies(store, bucket);
+    }
+    graph?.dispose();
+    graph = undefined;
+  }
+
+  function enqueue(): void {
+    const { call } = device.driver;
+    call.cuMemcpyHtoDAsync_v2(hyper, pinned.address, NORM_AT, device.stream);
+    for (const [i, { arrays, size }] of buckets.entries()) {
+      const own = sums + i * NORM_BLOCKS * 4;
+      kernels.squares.launch([NORM_BLOCKS], 256, [arrays[".grad"], own, size]);
+    }
+    kernels.norm.launch([1], 256, [sums, norm, hyper, buckets.length * NORM_BLOCKS]);
+    for (const { arrays, tables } of buckets) {
+      const { "": p, ".grad": g, ".exp_avg": m, ".exp_avg_sq": v } = arrays;
+      const { segments, blocks, count } = tables!;
+      if (count > 0)
+        kernels.adamw.launch([count], 256, [p, g, m, v, segments, blocks, hyper, norm]);
+    }
+    call.cuMemcpyDtoHAsync_v2(pinned.address + NORM_AT, norm, 4, device.stream);
+  }
+
+  async function update(step: AdamWStep): Promise<{ gradNorm: number }> {
+    const wanted = JSON.stringify(step.learningRateScales ?? {});
+    if (wanted !== scales || buckets.some(({ tables }) => !tables)) {
+      scales = wanted;
+      refresh();
+    }
+    settings.set(settingsOf(step));
+    for (const { arrays, size } of buckets) ranks?.addUp(arrays[".grad"], size);
+    graph ??= capture(device, enqueue);
+    graph.launch();
+    await device.settled();
+    return { gradNorm: settings[NORM_AT / 4]! };
+  }
+
+  return { refresh, update };
+}
+
+/** The struct `Update` of adamw.cu. */
+function settingsOf(update: AdamWStep): number[] {
+  const { learningRate, betas, eps, weightDecay, maxGradNorm, step, lossScale = 1 } = update;
+  const corrections = betas.map((beta) => 1 - beta ** step);
+  return [learningRate, ...betas, eps, weightDecay, ...corrections, maxGradNorm, 1 / lossScale];
 }
 
 function ownCopy(device: Device, slot: Slot, storage: Storage): Value {

@@ -97,7 +97,7 @@ export function openCublasLt(): CublasLt {
   });
   const out = new BigUint64Array(1);
   call.cublasLtCreate(out);
-  const version = Number(library.find("cublasLtGetVersion", "size_t", [])?.() ?? 0);
+  const version = library.find("cublasLtGetVersion", "size_t", [])?.() ?? 0;
   cublasLt = { library, version: formatVersion(version), handle: out[0]!, call, raw };
   return cublasLt;
 }

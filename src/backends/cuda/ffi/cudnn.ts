@@ -80,7 +80,7 @@ export function openCudnn(): Cudnn {
     "Install cuDNN 9, or `pip install nvidia-cudnn-cu13`; attention then is faster.",
   );
   const raw = bind(library, SIGNATURES);
-  const version = Number(library.find("cudnnGetVersion", "size_t", [])?.() ?? 0);
+  const version = library.find("cudnnGetVersion", "size_t", [])?.() ?? 0;
   const out = new BigUint64Array(1);
   check(raw, raw.cudnnCreate(out), "cudnnCreate");
   cudnn = { library, version, handle: out[0]!, raw };

@@ -130,5 +130,5 @@ export function viewNative(address: number, bytes: number): ArrayBuffer {
 
 /** The zero-terminated string at `address`. */
 export function readString(address: number | bigint): string {
-  return koffi.decode.string(BigInt(address)) ?? "";
+  return koffi.decode.string(BigInt(address));
 }

@@ -10,7 +10,8 @@ import {
   storedValue,
   valueOf,
 } from "./context.ts";
-import { reductionKernel, rowKernel, type Store } from "./fused-kernel.ts";
+import { reductionKernel, rowKernel } from "./fused-kernel.ts";
+import type { Store } from "./kernel-draft.ts";
 import { fuse, outside } from "./fusion.ts";
 import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
@@ -19,13 +20,9 @@ import { placeBackward, placeGroup, type PlacedGroup } from "./lora-place.ts";
 import { addBackward, addForward } from "./lora-units.ts";
 import { sumUnit } from "./products.ts";
 import { addCaches } from "./cache-units.ts";
-import {
-  addAttention,
-  addCrossEntropy,
-  addRope,
-  addScatter,
-  type AttentionChoice,
-} from "./special-units.ts";
+import { addAttention, type AttentionChoice } from "./attention-units.ts";
+import { addCrossEntropy } from "./cross-entropy-units.ts";
+import { addRope, addScatter } from "./special-units.ts";
 import { chooseStored, isSpecial } from "./stored.ts";
 import { findSums, type Product, type Sum } from "./sums.ts";
 import { newValue, type Unit, type Value } from "./value.ts";
@@ -143,6 +140,17 @@ function placeRest(
   stored: ReadonlySet<Node>,
 ): void {
   const { plan, values } = context;
+  placeRotations(context);
+  for (const node of plan.order) {
+    const isKept = sums.has(node) || isSpecial(node, sums) || stored.has(node);
+    if (isKept && !values.has(node))
+      values.set(node, newValue(node.shape, plan.storage.get(node)!));
+  }
+}
+
+/** Rotations share the place of what they rotate, where nothing else reads that. */
+function placeRotations(context: PlanContext): void {
+  const { plan, values } = context;
   const roots = new Set(rootsOf(plan.graph));
   for (const node of plan.order) {
     if (node.op.name !== "rope") continue;
@@ -155,11 +163,6 @@ function placeRest(
     const place =
       values.get(source) ?? values.get(node) ?? newValue(node.shape, plan.storage.get(node)!);
     for (const each of [source, node]) values.set(each, { ...place, shape: each.shape });
-  }
-  for (const node of plan.order) {
-    const isKept = sums.has(node) || isSpecial(node, sums) || stored.has(node);
-    if (isKept && !values.has(node))
-      values.set(node, newValue(node.shape, plan.storage.get(node)!));
   }
 }
 

@@ -8,7 +8,8 @@ import type { Device } from "../device.ts";
 import type { GemmPlanner } from "../gemm.ts";
 import type { TrainableState } from "../state.ts";
 import type { WeightStore } from "../weights.ts";
-import type { GeneratedKernel, Store } from "./fused-kernel.ts";
+import type { GeneratedKernel } from "./fused-kernel.ts";
+import type { Store } from "./kernel-draft.ts";
 import { type PlanGraph, stripReshape } from "./graph.ts";
 import { newValue, type Storage, type Unit, type Value } from "./value.ts";
 

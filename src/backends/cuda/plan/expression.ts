@@ -58,14 +58,14 @@ export function elementOf(
     if (known !== undefined) return known;
   }
   const value = kernel.valueOf(node);
-  if (value) return loadFloat(kernel, value, indices, node.shape, scope);
+  if (value) return loadFloat(kernel, value, { indices, shape: node.shape }, scope);
   if (isReduction(node)) {
     const variable = kernel.reductionOf(node, indices);
     if (variable === undefined) throw new GroupMismatch(node.op.name);
     return variable;
   }
   const { text, at } = computed(kernel, node, indices, scope);
-  return define(kernel, "float", text, at, key);
+  return define(kernel, { type: "float", text }, at, key);
 }
 
 /** Raised when a kernel would need a row's reduction at another row; the planner then keeps the two apart. */
@@ -78,7 +78,13 @@ function idOf(kernel: KernelText, node: Node): number {
   return kernel.ids.size - 1;
 }
 
-function define(kernel: KernelText, type: string, text: string, scope: Scope, key: string): string {
+/** Code for a value, and its type in C. */
+interface Definition {
+  readonly type: "float" | "u32";
+  readonly text: string;
+}
+
+function define(kernel: KernelText, { type, text }: Definition, scope: Scope, key: string): string {
   const name = `v${kernel.names++}`;
   scope.lines.push(`const ${type} ${name} = ${text};`);
   scope.known.set(key, name);
@@ -86,13 +92,13 @@ function define(kernel: KernelText, type: string, text: string, scope: Scope, ke
 }
 
 /** The variable with `text`, defined in `scope` unless it or one around it has it already. */
-function defineOnce(kernel: KernelText, type: string, text: string, scope: Scope): string {
-  const key = `${type} ${text}`;
+function defineOnce(kernel: KernelText, definition: Definition, scope: Scope): string {
+  const key = `${definition.type} ${definition.text}`;
   for (let at: Scope | undefined = scope; at; at = at.parent) {
     const known = at.known.get(key);
     if (known !== undefined) return known;
   }
-  return define(kernel, type, text, scope, key);
+  return define(kernel, definition, scope, key);
 }
 
 /** The outermost scope where something that moves with the column as `indices` do may stand. */
@@ -101,6 +107,12 @@ function homeOf(scope: Scope, indices: readonly Index[]): Scope {
   let at = scope;
   while (at.parent && at.kind !== "branch" && at.kind !== "row") at = at.parent;
   return at;
+}
+
+/** An element of a shape. */
+interface Place {
+  readonly indices: readonly Index[];
+  readonly shape: Shape;
 }
 
 type Computed = { text: string; at: Scope };
@@ -120,7 +132,7 @@ function computed(
   const [x] = inputs as [Node];
   switch (op.name) {
     case "reshape":
-      return { text: reshapedElement(kernel, x, indices, node.shape, at), at };
+      return { text: reshapedElement(kernel, x, { indices, shape: node.shape }, at), at };
     case "cast":
       return { text: isFloat(node.dtype) ? of(x, indices) : `truncf(${of(x, indices)})`, at };
     case "transpose": {
@@ -157,16 +169,10 @@ function computed(
 }
 
 /** Through a reshape: a stored source is read by its linear index, which a reshape does not change. */
-function reshapedElement(
-  kernel: KernelText,
-  x: Node,
-  indices: readonly Index[],
-  shape: Shape,
-  scope: Scope,
-): string {
+function reshapedElement(kernel: KernelText, x: Node, place: Place, scope: Scope): string {
   const value = kernel.valueOf(x);
-  if (value) return loadFloat(kernel, value, indices, shape, scope);
-  return elementOf(kernel, x, reshaped(indices, shape, x.shape), scope);
+  if (value) return loadFloat(kernel, value, place, scope);
+  return elementOf(kernel, x, reshaped(place.indices, place.shape, x.shape), scope);
 }
 
 /** pad and concat: the part that the coordinate falls into is computed in a branch of its own. */
@@ -201,7 +207,11 @@ function gathered(kernel: KernelText, node: Node, indices: readonly Index[], sco
   const [table, ids] = node.inputs as [Node, Node];
   const id = elementOf(kernel, ids, indices.slice(0, -1), scope);
   const isFixed = indices.slice(0, -1).every((index) => index.column === "none");
-  const row = defineOnce(kernel, "u32", `(u32)${id}`, homeOf(scope, indices.slice(0, -1)));
+  const row = defineOnce(
+    kernel,
+    { type: "u32", text: `(u32)${id}` },
+    homeOf(scope, indices.slice(0, -1)),
+  );
   const found: Index = { ...plain(row), column: isFixed ? "none" : "other" };
   return elementOf(kernel, table, [found, indices.at(-1)!], scope);
 }
@@ -258,8 +268,7 @@ export function isAligned(value: Value, columns: number, width: number): boolean
 function loadFloat(
   kernel: KernelText,
   value: Value,
-  indices: readonly Index[],
-  shape: Shape,
+  { indices, shape }: Place,
   scope: Scope,
 ): string {
   const offset = offsetOf(value, indices, shape);
@@ -279,8 +288,9 @@ function loadFloat(
     isAligned(value, shape.at(-1)!, kernel.width);
   if (canPack) {
     const name = kernel.pack(value, wide(value, offset.text), scope);
-    return define(kernel, "float", `value(${name}.at[e])`, scope, key);
+    return define(kernel, { type: "float", text: `value(${name}.at[e])` }, scope, key);
   }
   const home = homeOf(scope, indices);
-  return define(kernel, "float", `value(${pointer}[${wide(value, offset.text)}])`, home, key);
+  const text = `value(${pointer}[${wide(value, offset.text)}])`;
+  return define(kernel, { type: "float", text }, home, key);
 }

@@ -1,32 +1,20 @@
 /** @file Text of generated kernels: elementwise maps, maps with reductions along rows, and general reductions. */
 import type { Node } from "../../../ir/node.ts";
 import { type Shape, sizeOf } from "../../../tensor/shape.ts";
-import {
-  elementOf,
-  isAligned,
-  type KernelText,
-  newScope,
-  offsetOf,
-  parameterOf,
-  type Scope,
-} from "./expression.ts";
+import { elementOf, newScope, offsetOf, parameterOf, type Scope } from "./expression.ts";
 import { isReduction } from "./graph.ts";
 import { COLUMN, columnAxis, type Index, plain, split } from "./indices.ts";
-import type { Storage, Value } from "./value.ts";
-
-/** A value that a generated kernel writes. */
-export interface Store {
-  readonly node: Node;
-  readonly value: Value;
-  /** Add to what is there. */
-  readonly accumulate: boolean;
-}
-
-/** Rows and columns that a kernel runs over. */
-export interface Space {
-  readonly rows: number;
-  readonly columns: number;
-}
+import {
+  bodyOf,
+  type Draft,
+  newDraft,
+  packType,
+  type Space,
+  type Store,
+  uniquePacks,
+  widthOf,
+} from "./kernel-draft.ts";
+import type { Value } from "./value.ts";
 
 /** A kernel's code without its name, and how to launch it. */
 export interface GeneratedKernel {
@@ -37,13 +25,6 @@ export interface GeneratedKernel {
   readonly threads: number;
 }
 
-const C_TYPE: Readonly<Record<Storage, string>> = {
-  bf16: "bf16",
-  f16: "f16",
-  f32: "f32",
-  i32: "i32",
-  u8: "u8",
-};
 const MAX_CACHED = 4;
 
 /** The space in which `node` is computed: rows of its reduced axes, or of its last axis. */
@@ -72,56 +53,6 @@ function coordinates(shape: Shape, { rows, columns }: Space): Index[] {
   return [...split(plain("row"), shape.slice(0, axis)), ...split(COLUMN, shape.slice(axis))];
 }
 
-interface Draft extends KernelText {
-  readonly packs: { name: string; value: Value; address: string; scope: Scope }[];
-  readonly reductions: Map<Node, string>;
-}
-
-/** @param valueOf the stored value of a node that this kernel only reads */
-function newDraft(width: number, valueOf: (node: Node) => Value | undefined, space: Space): Draft {
-  const draft: Draft = {
-    width,
-    valueOf,
-    parameters: new Map(),
-    names: 0,
-    ids: new Map(),
-    packs: [],
-    reductions: new Map(),
-    pack(value, address, scope) {
-      const known = draft.packs.find(
-        (pack) => pack.scope === scope && pack.value === value && pack.address === address,
-      );
-      if (known) return known.name;
-      const same = draft.packs.find((pack) => pack.value === value && pack.address === address);
-      const name = same?.name ?? `x${draft.packs.length}`;
-      draft.packs.push({ name, value, address, scope });
-      return name;
-    },
-    reductionOf(node, indices) {
-      const expected = split(plain("row"), node.shape);
-      return expected.every((index, i) => index.text === indices[i]!.text) &&
-        expected.length === indices.length
-        ? draft.reductions.get(node)
-        : undefined;
-    },
-  };
-  space;
-  return draft;
-}
-
-/** Vector width: 16 bytes of the narrowest large value, if every stored matrix allows it. */
-function widthOf(stores: readonly Store[], columns: number): number {
-  for (const width of [8, 4, 2]) {
-    const wide = stores.filter(({ value }) => value.size > 1);
-    const fits = wide.every(
-      ({ node, value }) =>
-        isReduction(node) || sizeOf(node.shape) < columns || isAligned(value, columns, width),
-    );
-    if (columns % width === 0 && fits) return width;
-  }
-  return 1;
-}
-
 /**
  * One kernel for `stores` over `space`; reductions among them run along rows.
  * @throws GroupMismatch when one store needs another row of a reduction that this kernel computes
@@ -134,7 +65,7 @@ export function rowKernel(
   const { rows, columns } = space;
   const reducing = stores.filter(({ node }) => isReduction(node));
   const width = widthOf(stores, columns);
-  const draft = newDraft(width, valueOf, space);
+  const draft = newDraft(width, valueOf);
   if (reducing.length === 0) return mapKernel(stores, space, draft);
   const packsInRow = columns / width;
   const isWarp = packsInRow <= 128;
@@ -143,13 +74,13 @@ export function rowKernel(
   const isCached = steps <= MAX_CACHED;
   const row = newScope("row");
   for (const level of levelsOf(reducing, valueOf)) {
-    row.lines.push(...reductionPhase(draft, level, space, row, { threads, steps, isCached }));
+    row.lines.push(...reductionPhase(draft, level, row, { space, threads, steps, isCached }));
   }
   const rowStores = stores.filter(({ node }) => isReduction(node) || sizeOf(node.shape) === rows);
   const wideStores = stores.filter((store) => !rowStores.includes(store));
   if (wideStores.length > 0)
     row.lines.push(
-      ...loop(draft, row, { threads, steps, isCached }, columns, (scope) =>
+      ...loop(draft, row, { space, threads, steps, isCached }, (scope) =>
         storeElements(draft, wideStores, space, scope),
       ),
     );
@@ -177,6 +108,7 @@ export function rowKernel(
 }
 
 interface Loop {
+  readonly space: Space;
   readonly threads: number;
   readonly steps: number;
   readonly isCached: boolean;
@@ -186,8 +118,7 @@ interface Loop {
 function loop(
   draft: Draft,
   row: Scope,
-  { threads, steps, isCached }: Loop,
-  columns: number,
+  { space: { columns }, threads, steps, isCached }: Loop,
   fill: (scope: Scope) => string[],
 ): string[] {
   const vector = newScope("vector", row);
@@ -229,13 +160,8 @@ function declarations(lines: readonly string[]): string[] {
   return lines.filter((line) => line.startsWith("@before ")).map((line) => line.slice(8));
 }
 
-function reductionPhase(
-  draft: Draft,
-  nodes: readonly Node[],
-  space: Space,
-  row: Scope,
-  shape: Loop,
-): string[] {
+function reductionPhase(draft: Draft, nodes: readonly Node[], row: Scope, shape: Loop): string[] {
+  const { space } = shape;
   const variables = nodes.map((node, i) => {
     const name = `r${draft.reductions.size + i}`;
     return { node, name, isMax: node.op.name === "reduceMax" };
@@ -243,7 +169,7 @@ function reductionPhase(
   const start = variables.map(
     ({ name, isMax }) => `float ${name} = ${isMax ? "-__int_as_float(0x7f800000)" : "0.f"};`,
   );
-  const body = loop(draft, row, shape, space.columns, (scope) => {
+  const body = loop(draft, row, shape, (scope) => {
     for (const { node, name, isMax } of variables) {
       const source = node.inputs[0]!;
       const element = elementOf(draft, source, coordinates(source.shape, space), scope);
@@ -314,7 +240,7 @@ function mapKernel(stores: readonly Store[], space: Space, draft: Draft): Genera
   const { rows, columns } = space;
   const packs = columns / draft.width;
   const row = newScope("row");
-  const body = loop(draft, row, { threads: 1, steps: 1, isCached: false }, columns, (scope) =>
+  const body = loop(draft, row, { space, threads: 1, steps: 1, isCached: false }, (scope) =>
     storeElements(draft, stores, space, scope),
   );
   // the loop over columns becomes this thread's one vector
@@ -350,7 +276,7 @@ export function reductionKernel(
   const reduced = source.shape.map((dim, axis) => (axes.includes(axis) ? dim : 1));
   const [results, count] = [sizeOf(kept), sizeOf(reduced)];
   const lanes = results >= 32 ? 32 : 1;
-  const draft = newDraft(1, valueOf, { rows: results, columns: count });
+  const draft = newDraft(1, valueOf);
   const scope = newScope("row");
   const [outer, inner] = [split(plain("o"), kept), split(plain("k"), reduced)];
   const indices = source.shape.map((_, axis) =>
@@ -382,21 +308,4 @@ export function reductionKernel(
     grid: Math.ceil(results / lanes),
     threads: 256,
   };
-}
-
-function uniquePacks(draft: Draft): { name: string; value: Value }[] {
-  return [...new Map(draft.packs.map((pack) => [pack.name, pack])).values()];
-}
-
-function packType(value: Value, width: number): string {
-  return `Pack<${C_TYPE[value.storage]}, ${width}>`;
-}
-
-function bodyOf(draft: Draft, stores: readonly Store[], lines: readonly string[]): string {
-  const written = new Set(stores.map(({ value }) => value));
-  const parameters = [...draft.parameters].map(([value, name]) => {
-    const type = C_TYPE[value.storage];
-    return written.has(value) ? `${type}* ${name}` : `const ${type}* __restrict__ ${name}`;
-  });
-  return `(${parameters.join(", ")}) {\n${lines.join("\n")}\n}\n`;
 }

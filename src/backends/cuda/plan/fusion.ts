@@ -1,7 +1,8 @@
 /** @file Puts stored values of generated code that share rows and inputs into one kernel. */
 import type { Node } from "../../../ir/node.ts";
 import { GroupMismatch } from "./expression.ts";
-import { rowKernel, type Space, spaceOf, type Store } from "./fused-kernel.ts";
+import { rowKernel, spaceOf } from "./fused-kernel.ts";
+import type { Space, Store } from "./kernel-draft.ts";
 import { isReduction } from "./graph.ts";
 import type { Storing } from "./stored.ts";
 import type { Value } from "./value.ts";
@@ -23,6 +24,15 @@ interface Draft extends FusedGroup {
   last: number;
 }
 
+/** What grouping knows while it goes through the stores. */
+interface Grouping {
+  readonly storing: Storing;
+  readonly order: ReadonlyMap<Node, number>;
+  readonly valueOf: (node: Node) => Value | undefined;
+  /** The group that computes a node. */
+  readonly groupOf: Map<Node, Draft>;
+}
+
 /**
  * @param stores what to write, in the order of the graph
  * @param order place of each node in the graph
@@ -34,77 +44,72 @@ export function fuse(
   order: ReadonlyMap<Node, number>,
   valueOf: (node: Node) => Value | undefined,
 ): FusedGroup[] {
-  const inputsOf = (node: Node): readonly Node[] => storing.inputsOf(node);
-  const sourcesOf = ({ node }: Store): readonly Node[] =>
-    storing.isExternal(node) ? [node] : inputsOf(node);
+  const grouping: Grouping = { storing, order, valueOf, groupOf: new Map() };
   const groups: Draft[] = [];
   const bySpace = new Map<string, Draft[]>();
-  const groupOf = new Map<Node, Draft>();
-
-  /** Whether computing `node` needs something of `group` by a way that leaves the group. */
-  const reaches = (start: readonly Node[], group: Draft): boolean => {
-    const seen = new Set<Node>();
-    const stack = [...start];
-    while (stack.length > 0) {
-      const node = stack.pop()!;
-      if (seen.has(node)) continue;
-      seen.add(node);
-      const own = groupOf.get(node);
-      if (own === group) return true;
-      if ((own ? own.last : order.get(node)!) < group.first) continue;
-      stack.push(...(own ? own.stores.flatMap(sourcesOf) : inputsOf(node)));
-    }
-    return false;
-  };
-
-  const canJoin = (store: Store, group: Draft): boolean => {
-    const inputs = sourcesOf(store);
-    const inner = new Set(
-      group.stores.map(({ node }) => node).filter((node) => !storing.isExternal(node)),
-    );
-    const shared = new Set(group.stores.flatMap(sourcesOf));
-    const isRelated =
-      inputs.some((input) => inner.has(input) || shared.has(input)) || inner.has(store.node);
-    if (!isRelated || group.stores.length >= MAX_STORES) return false;
-    if (
-      reaches(
-        inputs.filter((input) => !inner.has(input)),
-        group,
-      )
-    )
-      return false;
-    try {
-      const joined = [...group.stores, store];
-      const kernel = rowKernel(joined, group.space!, outside(joined, storing, valueOf));
-      return kernel.parameters.length <= MAX_PARAMETERS;
-    } catch (error) {
-      if (error instanceof GroupMismatch) return false;
-      throw error;
-    }
-  };
-
   for (const store of stores) {
     const space = spaceOf(store.node);
     const at = order.get(store.node)!;
     const key = space ? `${space.rows} ${space.columns}` : "";
     const alike = space ? (bySpace.get(key) ?? []) : [];
-    const candidates = [
-      ...alike.slice(-LOOK_BACK),
-      ...rowCandidates(store, space, bySpace),
-    ].reverse();
-    const group = candidates.find((each) => canJoin(store, each));
+    const near = [...alike.slice(-LOOK_BACK), ...rowCandidates(store, space, bySpace)];
+    let group = near.reverse().find((each) => canJoin(grouping, store, each));
     if (group) {
       group.stores.push(store);
       group.last = Math.max(group.last, at);
-      if (!storing.isExternal(store.node)) groupOf.set(store.node, group);
-      continue;
+    } else {
+      group = { stores: [store], space, first: at, last: at };
+      groups.push(group);
+      if (space) bySpace.set(key, [...alike, group]);
     }
-    const fresh: Draft = { stores: [store], space, first: at, last: at };
-    groups.push(fresh);
-    if (!storing.isExternal(store.node)) groupOf.set(store.node, fresh);
-    if (space) bySpace.set(key, [...alike, fresh]);
+    if (!storing.isExternal(store.node)) grouping.groupOf.set(store.node, group);
   }
   return groups;
+}
+
+function sourcesOf({ storing }: Grouping, { node }: Store): readonly Node[] {
+  return storing.isExternal(node) ? [node] : storing.inputsOf(node);
+}
+
+/** Whether computing something from `start` needs something of `group` by a way that leaves the group. */
+function reaches(grouping: Grouping, start: readonly Node[], group: Draft): boolean {
+  const { groupOf, order, storing } = grouping;
+  const seen = new Set<Node>();
+  const stack = [...start];
+  while (stack.length > 0) {
+    const node = stack.pop()!;
+    if (seen.has(node)) continue;
+    seen.add(node);
+    const own = groupOf.get(node);
+    if (own === group) return true;
+    if ((own ? own.last : order.get(node)!) < group.first) continue;
+    stack.push(
+      ...(own ? own.stores.flatMap((each) => sourcesOf(grouping, each)) : storing.inputsOf(node)),
+    );
+  }
+  return false;
+}
+
+function canJoin(grouping: Grouping, store: Store, group: Draft): boolean {
+  const { storing, valueOf } = grouping;
+  const inputs = sourcesOf(grouping, store);
+  const inner = new Set(
+    group.stores.map(({ node }) => node).filter((node) => !storing.isExternal(node)),
+  );
+  const shared = new Set(group.stores.flatMap((each) => sourcesOf(grouping, each)));
+  const isRelated =
+    inputs.some((input) => inner.has(input) || shared.has(input)) || inner.has(store.node);
+  if (!isRelated || group.stores.length >= MAX_STORES) return false;
+  const outer = inputs.filter((input) => !inner.has(input));
+  if (reaches(grouping, outer, group)) return false;
+  try {
+    const joined = [...group.stores, store];
+    const kernel = rowKernel(joined, group.space!, outside(joined, storing, valueOf));
+    return kernel.parameters.length <= MAX_PARAMETERS;
+  } catch (error) {
+    if (error instanceof GroupMismatch) return false;
+    throw error;
+  }
 }
 
 /** Groups along whose rows a value with one element a row may be stored. */

@@ -160,18 +160,16 @@ function lowRank(
 ): { product: Product; g: Node } | undefined {
   for (const product of sum.products) {
     if (product.b !== a || product.transA || product.transB) continue;
-    const inner = sums.get(product.a);
-    const [down] = inner?.products ?? [];
-    const fits =
-      inner?.products.length === 1 &&
-      inner.others.length === 0 &&
-      down!.a === dy &&
-      down!.b === b &&
-      !down!.transA &&
-      !down!.transB;
-    if (fits && product.alpha === 1 && isSame(down!.alpha, scale)) return { product, g: product.a };
+    const down = onlyProduct(sums.get(product.a));
+    const isUp = down?.a === dy && down.b === b && !down.transA && !down.transB;
+    if (isUp && product.alpha === 1 && isSame(down.alpha, scale)) return { product, g: product.a };
   }
   return undefined;
+}
+
+/** The product that a sum consists of, if it is one alone. */
+function onlyProduct(sum: Sum | undefined): Product | undefined {
+  return sum?.products.length === 1 && sum.others.length === 0 ? sum.products[0] : undefined;
 }
 
 function isSame(a: number, b: number): boolean {

@@ -8,6 +8,26 @@ import type { Region, Unit, Value } from "./value.ts";
  * only when they are needed.
  */
 export function schedule(units: readonly Unit[]): Unit[] {
+  const links = linksOf(units);
+  const eager = eagerUnits(units, links);
+  const done = new Set<Unit>();
+  for (const unit of units) {
+    if (eager.has(unit) || unit.isLate) continue;
+    const before = done.size;
+    emit(unit, links, done);
+    emitReady([...done].slice(before), { links, eager, done });
+  }
+  for (const unit of units) emit(unit, links, done);
+  return [...done]; // sets keep the order in which they were filled
+}
+
+/** What each unit needs before it, and which ones need it. */
+interface Links {
+  readonly needs: ReadonlyMap<Unit, ReadonlySet<Unit>>;
+  readonly users: ReadonlyMap<Unit, ReadonlySet<Unit>>;
+}
+
+function linksOf(units: readonly Unit[]): Links {
   const producers = new Map<Value, Unit>();
   for (const unit of units)
     for (const value of unit.writes)
@@ -24,6 +44,11 @@ export function schedule(units: readonly Unit[]): Unit[] {
     }
     needs.set(unit, before);
   }
+  return { needs, users };
+}
+
+/** Eager units, and late ones that only eager ones use. */
+function eagerUnits(units: readonly Unit[], { users }: Links): Set<Unit> {
   const eager = new Set(units.filter((unit) => unit.isEager));
   for (let before = -1; before !== eager.size;) {
     before = eager.size;
@@ -33,62 +58,47 @@ export function schedule(units: readonly Unit[]): Unit[] {
         eager.add(unit);
     }
   }
-  const done = new Set<Unit>();
-  const order: Unit[] = [];
-  const emit = (unit: Unit): void => {
-    const stack: { unit: Unit; isOpen: boolean }[] = [{ unit, isOpen: false }];
-    const open = new Set<Unit>();
-    while (stack.length > 0) {
-      const top = stack.at(-1)!;
-      if (done.has(top.unit)) {
-        stack.pop();
-        continue;
-      }
-      const missing = [...needs.get(top.unit)!].filter((each) => !done.has(each));
-      if (missing.length === 0) {
-        done.add(top.unit);
-        order.push(top.unit);
-        stack.pop();
-        continue;
-      }
-      if (open.has(top.unit))
-        throw new LorikeetError(
-          "cuda-plan",
-          `Units ${top.unit.name} and ${missing[0]!.name} need each other`,
-        );
-      open.add(top.unit);
-      // what is pushed last runs first: late units after all else that this one waits for
-      const sorted = [
-        ...missing.filter((each) => each.isLate),
-        ...missing.filter((each) => !each.isLate),
-      ];
-      for (const each of sorted) stack.push({ unit: each, isOpen: false });
+  return eager;
+}
+
+/** Adds `unit` to `done`, after all that it needs. */
+function emit(unit: Unit, { needs }: Links, done: Set<Unit>): void {
+  const stack = [unit];
+  const open = new Set<Unit>();
+  while (stack.length > 0) {
+    const top = stack.at(-1)!;
+    const missing = done.has(top) ? [] : [...needs.get(top)!].filter((each) => !done.has(each));
+    if (missing.length === 0) {
+      done.add(top);
+      stack.pop();
+      continue;
     }
-  };
-  const emitReady = (from: readonly Unit[]): void => {
-    const stack = [...from];
-    while (stack.length > 0) {
-      const unit = stack.pop()!;
-      for (const user of users.get(unit)!) {
-        if (
-          !eager.has(user) ||
-          done.has(user) ||
-          [...needs.get(user)!].some((each) => !done.has(each))
-        )
-          continue;
-        emit(user);
-        stack.push(user);
-      }
-    }
-  };
-  for (const unit of units) {
-    if (eager.has(unit) || unit.isLate) continue;
-    const start = order.length;
-    emit(unit);
-    emitReady(order.slice(start));
+    if (open.has(top))
+      throw new LorikeetError(
+        "cuda-plan",
+        `Units ${top.name} and ${missing[0]!.name} need each other`,
+      );
+    open.add(top);
+    // what is pushed last runs first: late units after all else that this one waits for
+    stack.push(...missing.filter((each) => each.isLate), ...missing.filter((each) => !each.isLate));
   }
-  for (const unit of units) emit(unit);
-  return order;
+}
+
+/** Adds eager units that `from` made ready, and those that these make ready. */
+function emitReady(
+  from: readonly Unit[],
+  { links, eager, done }: { links: Links; eager: ReadonlySet<Unit>; done: Set<Unit> },
+): void {
+  const { needs, users } = links;
+  const isReady = (unit: Unit): boolean =>
+    eager.has(unit) && !done.has(unit) && [...needs.get(unit)!].every((each) => done.has(each));
+  const stack = [...from];
+  while (stack.length > 0)
+    for (const user of users.get(stack.pop()!)!) {
+      if (!isReady(user)) continue;
+      emit(user, links, done);
+      stack.push(user);
+    }
 }
 
 /** Gives each planned region an offset so that regions alive at the same time do not overlap; returns the arena's size. */

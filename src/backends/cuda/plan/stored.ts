@@ -31,21 +31,41 @@ export interface Storing {
 
 export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Storing {
   const stored = new Set<Node>();
-  const isBoundary = (node: Node): boolean =>
-    isLeaf(node) || sums.has(node) || isSpecial(node, sums) || stored.has(node);
-  const need = (node: Node): void => {
+  const isExternal = (node: Node): boolean =>
+    isLeaf(node) || sums.has(node) || isSpecial(node, sums);
+  const isBoundary = (node: Node): boolean => isExternal(node) || stored.has(node);
+  for (const node of neededValues(plan, sums)) {
     const source = stripReshape(node);
-    if (!isLeaf(source) && !sums.has(source) && !isSpecial(source, sums)) stored.add(source);
-  };
-  for (const { products, others } of sums.values())
-    for (const node of [...products.flatMap(({ a, b }) => [a, b]), ...others]) need(node);
-  Object.values(plan.graph.caches ?? {}).forEach(need);
-  for (const node of plan.order) {
-    if (isSpecial(node, sums)) node.inputs.forEach(need);
-    if (isReduction(node)) stored.add(node);
-    if (node.op.name === "gatherRows") need(node.inputs[0]!);
-    if (node.op.name === "randomKeep" || node.op.name === "randomMask") need(node.inputs[0]!);
+    if (!isExternal(source)) stored.add(source);
   }
+  for (const node of plan.order) if (isReduction(node)) stored.add(node);
+  storeRepeated(plan, stored, isBoundary);
+  return { stored, inputsOf: boundaryInputs(sums, isBoundary), isExternal };
+}
+
+/** What kernels other than generated ones read, and what generated ones read by addresses that they compute. */
+function neededValues(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Node[] {
+  const ofSums = [...sums.values()].flatMap(sumInputs);
+  const caches = Object.values(plan.graph.caches ?? {});
+  const ofNodes = plan.order.flatMap((node) => {
+    if (isSpecial(node, sums)) return node.inputs;
+    return FIRST_STORED.has(node.op.name) ? node.inputs.slice(0, 1) : [];
+  });
+  return [...ofSums, ...caches, ...ofNodes];
+}
+
+const FIRST_STORED: ReadonlySet<string> = new Set(["gatherRows", "randomKeep", "randomMask"]);
+
+function sumInputs({ products, others }: Sum): Node[] {
+  return [...products.flatMap(({ a, b }) => [a, b]), ...others];
+}
+
+/** Stores values that would cost too much to compute in place, or to compute again for each user. */
+function storeRepeated(
+  plan: PlanGraph,
+  stored: Set<Node>,
+  isBoundary: (node: Node) => boolean,
+): void {
   const cost = new Map<Node, number>();
   for (const node of plan.order) {
     if (node.op === leaves.constant || scalarOf(node) !== undefined) continue;
@@ -55,20 +75,23 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
       own,
     );
     cost.set(node, total);
-    if (isBoundary(node) || isUnfused(node)) continue;
+    if (isBoundary(node) || isUnfused(node) || node.op.name === "reshape") continue;
     const isRepeated = plan.users.get(node)!.length > 1 && total > MAX_REPEAT;
-    if ((total > MAX_INLINE || isRepeated) && node.op.name !== "reshape") stored.add(node);
+    if (total > MAX_INLINE || isRepeated) stored.add(node);
   }
+}
+
+function boundaryInputs(
+  sums: ReadonlyMap<Node, Sum>,
+  isBoundary: (node: Node) => boolean,
+): Storing["inputsOf"] {
   const known = new Map<Node, readonly Node[]>();
   const inputsOf = (node: Node): readonly Node[] => {
     const cached = known.get(node);
     if (cached) return cached;
     const sum = sums.get(node);
-    const direct = sum
-      ? [...sum.products.flatMap(({ a, b }) => [a, b]), ...sum.others]
-      : node.inputs;
     const found = new Set<Node>();
-    for (const input of direct) {
+    for (const input of sum ? sumInputs(sum) : node.inputs) {
       if (isBoundary(input)) found.add(input);
       else for (const deeper of inputsOf(input)) found.add(deeper);
     }
@@ -76,11 +99,7 @@ export function chooseStored(plan: PlanGraph, sums: ReadonlyMap<Node, Sum>): Sto
     known.set(node, result);
     return result;
   };
-  return {
-    stored,
-    inputsOf,
-    isExternal: (node) => isLeaf(node) || sums.has(node) || isSpecial(node, sums),
-  };
+  return inputsOf;
 }
 
 /** Whether `node` is computed by a kernel of its own other than a matrix product. */

@@ -39,6 +39,14 @@ export function findSums({ order, users, graph }: PlanGraph): Map<Node, Sum> {
   return sums;
 }
 
+/** A term of a sum that may fall apart into more. */
+interface Term {
+  readonly node: Node;
+  readonly factor: number;
+  /** What the term is when it does not: the node with its factors. */
+  readonly outer: Node;
+}
+
 function flatten(
   top: Node,
   isPrivate: (node: Node) => boolean,
@@ -46,47 +54,48 @@ function flatten(
   const products: Product[] = [];
   const others: Node[] = [];
   const inside: Node[] = [];
-  const stack: { node: Node; factor: number; outer: Node }[] = [
-    { node: top, factor: 1, outer: top },
-  ];
+  const stack: Term[] = [{ node: top, factor: 1, outer: top }];
   while (stack.length > 0) {
-    const { node, factor, outer } = stack.pop()!;
+    const term = stack.pop()!;
+    const { node, factor, outer } = term;
     const isOpen = node === top || isPrivate(node);
-    const { alpha, core } = stripScale(node);
-    if (
-      isOpen &&
-      node.op === add.rules &&
-      node.inputs.every((input) => sameShape(input.shape, node.shape))
-    ) {
-      if (node.inputs[0] === node.inputs[1]) {
-        others.push(outer);
-        continue;
-      }
-      if (factor === 1) {
-        if (node !== top) inside.push(node);
-        for (const input of [...node.inputs].reverse())
-          stack.push({ node: input, factor, outer: input });
-        continue;
-      }
-    }
-    if (
-      isOpen &&
-      core !== node &&
-      sameShape(core.shape, node.shape) &&
-      isPrivate(core) &&
-      core.op === matmul.rules
-    ) {
-      if (node !== top) inside.push(node);
-      inside.push(...between(node, core));
-      stack.push({ node: core, factor: factor * alpha, outer });
-      continue;
-    }
-    if (isOpen && node.op === matmul.rules) {
-      if (node !== top) inside.push(node);
-      products.push(productOf(node, factor));
-    } else others.push(outer);
+    const terms = isOpen ? termsOf(term) : undefined;
+    const scaled = isOpen && !terms ? scaledProduct(term, isPrivate) : undefined;
+    const isProduct = isOpen && node.op === matmul.rules;
+    if ((terms || scaled || isProduct) && node !== top) inside.push(node);
+    if (terms) stack.push(...terms.reverse());
+    else if (scaled) {
+      inside.push(...between(node, scaled.node));
+      stack.push(scaled);
+    } else if (isProduct) products.push(productOf(node, factor));
+    else others.push(outer);
   }
   return { sum: { node: top, products, others }, products, inside };
+}
+
+/** The terms of an addition whose sides have its own shape, where no factor applies to it. */
+function termsOf({ node, factor }: Term): Term[] | undefined {
+  const [a, b] = node.inputs;
+  const isSum =
+    node.op === add.rules &&
+    factor === 1 &&
+    a !== b &&
+    node.inputs.every((input) => sameShape(input.shape, node.shape));
+  return isSum ? node.inputs.map((input) => ({ node: input, factor, outer: input })) : undefined;
+}
+
+/** The product that `node` is a multiple of, if nothing else uses it. */
+function scaledProduct(
+  { node, factor, outer }: Term,
+  isPrivate: (node: Node) => boolean,
+): Term | undefined {
+  const { alpha, core } = stripScale(node);
+  const isAlone =
+    core !== node &&
+    core.op === matmul.rules &&
+    sameShape(core.shape, node.shape) &&
+    isPrivate(core);
+  return isAlone ? { node: core, factor: factor * alpha, outer } : undefined;
 }
 
 /** Nodes from below `node` down to `core`: the factors between them. */
