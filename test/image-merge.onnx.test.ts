@@ -2,7 +2,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { imageAdapter } from "../src/adapter/image-adapter.ts";
+import { adapterOfModules } from "../src/adapter/adapter-modules.ts";
 import {
   createPipeline,
   type ImagePipeline,
@@ -34,7 +34,7 @@ beforeAll(async () => {
   adapters = [
     { adapter: await loadImageAdapter(lora("sd1-attention")), weight: 0.7 },
     { adapter: await loadImageAdapter(lora("sd1-everything/kohya.safetensors")), weight: -0.4 },
-    { adapter: imageAdapter(new Map([[text, { parts, alpha: 3 }]]), {}) },
+    { adapter: adapterOfModules(new Map([[text, { parts, alpha: 3 }]]), {}) },
   ];
 });
 afterAll(() => rm(folder, { recursive: true }));
@@ -113,7 +113,7 @@ describe("merging several weighted adapters of UNet and text encoder", () => {
     const module = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
     const ones = (...shape: number[]): Tensor => tensor("f32", shape, new Float32Array(shape.reduce((x, y) => x * y)).fill(1)); // prettier-ignore
     const parts = new Map([["lora_A.weight", ones(1, 16)], ["lora_B.weight", ones(16, 1)], ["lora_magnitude_vector", ones(16)]]); // prettier-ignore
-    const dora = { adapter: imageAdapter(new Map([[module, { parts, alpha: 1 }]]), {}) };
+    const dora = { adapter: adapterOfModules(new Map([[module, { parts, alpha: 1 }]]), {}) };
     const alone = join(folder, "dora");
     await mergePipeline(base.withAdapters([dora]), alone);
     const merged = await latents(await loadPipeline(alone, { threads: 1 }));

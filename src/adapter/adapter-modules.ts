@@ -1,7 +1,8 @@
 import { LorikeetError } from "../errors.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type Adapter, PEFT_PREFIX } from "./adapter.ts";
+import { type Adapter, peftKey, PEFT_PREFIX } from "./adapter.ts";
+import { lora, type LoraConfig } from "./lora-config.ts";
 
 /** An adapter's tensors by what they belong to. */
 export interface AdapterModules {
@@ -61,4 +62,48 @@ function checkPair(module: string, parts: ReadonlyMap<string, Tensor>): void {
 /** B of a convolution with groups sees only its group's share of the rank. */
 function isGrouped([rank, , ...kernel]: Shape, [, share]: Shape): boolean {
   return kernel.length > 0 && rank! % share! === 0;
+}
+
+/** One adapted module: its tensors by part (`lora_A.weight` …), and alpha; undefined: as large as the rank. */
+export interface AdaptedModule {
+  readonly parts: ReadonlyMap<string, Tensor>;
+  readonly alpha: number | undefined;
+}
+
+/** An adapter of `modules`; ranks and alphas that differ from most become patterns. */
+export function adapterOfModules(
+  modules: ReadonlyMap<string, AdaptedModule>,
+  { metadata, ...options }: Partial<LoraConfig> & { metadata?: Readonly<Record<string, string>> },
+): Adapter {
+  const tensors = new Map<string, Tensor>();
+  for (const [module, { parts }] of modules)
+    for (const [part, value] of parts) tensors.set(peftKey(module, part), value);
+  const ranks = new Map<string, number>();
+  const alphas = new Map<string, number>();
+  for (const [module, parts] of adapterModules({ config: lora(), tensors }).lora) {
+    const rank = pairOf(parts).a.shape[0]!;
+    ranks.set(module, rank);
+    alphas.set(module, modules.get(module)!.alpha ?? rank);
+  }
+  const [r, alpha] = [mostCommon(ranks), mostCommon(alphas)];
+  const parts = [...modules.values()].flatMap((module) => [...module.parts.keys()]);
+  const config = lora({
+    taskType: undefined,
+    useDora: parts.includes("lora_magnitude_vector"),
+    loraBias: parts.includes("lora_B.bias"),
+    ...options,
+    r,
+    alpha,
+    rankPattern: Object.fromEntries([...ranks].filter(([, rank]) => rank !== r)),
+    alphaPattern: Object.fromEntries([...alphas].filter(([, value]) => value !== alpha)),
+    targetModules: [...modules.keys()],
+  });
+  return { config, tensors, ...(metadata && { metadata }) };
+}
+
+function mostCommon(values: ReadonlyMap<string, number>): number {
+  const counts = new Map<number, number>();
+  for (const value of values.values()) counts.set(value, (counts.get(value) ?? 0) + 1);
+  const best = Math.max(...counts.values());
+  return [...counts].find(([, count]) => count === best)?.[0] ?? 1;
 }

@@ -5,55 +5,17 @@ import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 import { formatShape, sameShape, sizeOf, type Shape } from "../tensor/shape.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { type Adapter, peftKey } from "./adapter.ts";
-import { adapterModules, pairOf } from "./adapter-modules.ts";
+import { type AdaptedModule, adapterModules, adapterOfModules, pairOf } from "./adapter-modules.ts";
 import type { Attachment } from "./attach.ts";
 import { describeImageBase, type ImageBase, imageBaseOf } from "./image-base.ts";
-import { lora, type LoraConfig } from "./lora-config.ts";
 import { partShapes } from "./parts.ts";
 import { siteOf } from "./targets.ts";
 
 /** Models of a pipeline that can be adapted. */
 export const PIPELINE_MODELS = ["unet", "text_encoder", "text_encoder_2"] as const;
 
-/** One adapted module: its tensors by part (`lora_A.weight` …), and alpha; undefined: as large as the rank. */
-export interface ImageModule {
-  readonly parts: ReadonlyMap<string, Tensor>;
-  readonly alpha: number | undefined;
-}
-
-/** An adapter of `modules`; ranks and alphas that differ from most become patterns. */
-export function imageAdapter(
-  modules: ReadonlyMap<string, ImageModule>,
-  { metadata, ...options }: Partial<LoraConfig> & { metadata?: Readonly<Record<string, string>> },
-): Adapter {
-  const tensors = new Map<string, Tensor>();
-  for (const [module, { parts }] of modules)
-    for (const [part, value] of parts) tensors.set(peftKey(module, part), value);
-  const ranks = new Map<string, number>();
-  const alphas = new Map<string, number>();
-  for (const [module, parts] of adapterModules({ config: lora(), tensors }).lora) {
-    const rank = pairOf(parts).a.shape[0]!;
-    ranks.set(module, rank);
-    alphas.set(module, modules.get(module)!.alpha ?? rank);
-  }
-  const [r, alpha] = [mostCommon(ranks), mostCommon(alphas)];
-  const parts = [...modules.values()].flatMap((module) => [...module.parts.keys()]);
-  const config = lora({
-    taskType: undefined,
-    useDora: parts.includes("lora_magnitude_vector"),
-    loraBias: parts.includes("lora_B.bias"),
-    ...options,
-    r,
-    alpha,
-    rankPattern: Object.fromEntries([...ranks].filter(([, rank]) => rank !== r)),
-    alphaPattern: Object.fromEntries([...alphas].filter(([, value]) => value !== alpha)),
-    targetModules: [...modules.keys()],
-  });
-  return { config, tensors, ...(metadata && { metadata }) };
-}
-
 /** The modules of `adapter`, with the alpha of each: what formats are written from. */
-export function imageModules(adapter: Adapter): Map<string, ImageModule> {
+export function imageModules(adapter: Adapter): Map<string, AdaptedModule> {
   const { lora: modules, whole, rows } = adapterModules(adapter);
   const others = [...whole.keys(), ...rows.keys()];
   if (others.length > 0)
@@ -146,7 +108,7 @@ export function adaptersByModel(adapter: Adapter): Map<string, Adapter> {
     if (own.length === 0) continue;
     const prefix = model === "text_encoder" ? /^text_encoder\.(text_model\.)?/ : `${model}.`;
     const named = own.map(([module, value]) => [module.replace(prefix, ""), value] as const);
-    parts.set(model, imageAdapter(new Map(named), { dropout, init, baseModel }));
+    parts.set(model, adapterOfModules(new Map(named), { dropout, init, baseModel }));
   }
   return parts;
 }
@@ -162,11 +124,4 @@ function fitted(value: Tensor, shape: Shape): Tensor | undefined {
 function near(module: string, modules: Iterable<string>): string {
   const [name] = nearest(module, modules, 1);
   return name === undefined ? "" : ` (nearest: ${name})`;
-}
-
-function mostCommon(values: ReadonlyMap<string, number>): number {
-  const counts = new Map<number, number>();
-  for (const value of values.values()) counts.set(value, (counts.get(value) ?? 0) + 1);
-  const best = Math.max(...counts.values());
-  return [...counts].find(([, count]) => count === best)?.[0] ?? 1;
 }

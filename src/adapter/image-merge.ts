@@ -3,7 +3,8 @@ import type { LoraCandidate } from "../passes/lora.ts";
 import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { type Adapter, peftKey } from "./adapter.ts";
-import { attachImageAdapter, imageAdapter, imageModules } from "./image-adapter.ts";
+import { adapterOfModules } from "./adapter-modules.ts";
+import { attachImageAdapter, imageModules } from "./image-adapter.ts";
 import { type MergedWeight, planMerge } from "./merge.ts";
 
 /** What a merge needs to know of a pipeline. */
@@ -50,7 +51,7 @@ function fitted(adapter: Adapter, layers: readonly LoraCandidate[], weight: numb
     ]);
     return [module, { parts: new Map(shaped), alpha: alpha! * weight }] as const;
   });
-  return imageAdapter(new Map(modules), { init: adapter.config.init });
+  return adapterOfModules(new Map(modules), { init: adapter.config.init });
 }
 
 /** DoRA scales what other adapters add, so that the sum depends on the order. */

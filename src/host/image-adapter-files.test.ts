@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { diffusionFolder } from "../../test/support/diffusion.ts";
 import type { Adapter } from "../adapter/adapter.ts";
-import { imageAdapter } from "../adapter/image-adapter.ts";
+import { adapterOfModules } from "../adapter/adapter-modules.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { loadAdapterFolder } from "./adapter-files.ts";
@@ -57,7 +57,7 @@ function xlAdapter(): Adapter {
       ["lora_magnitude_vector", values(out)],
     ]);
   const block = "unet.up_blocks.0.attentions.1.transformer_blocks.9";
-  return imageAdapter(
+  return adapterOfModules(
     new Map([
       [`${block}.attn2.to_k`, { parts: parts(12, 2048, 4), alpha: 4 }],
       [`${block}.ff.net.0.proj`, { parts: parts(16, 12, 2), alpha: 1 }],

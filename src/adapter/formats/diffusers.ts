@@ -3,14 +3,8 @@ import { faultsError } from "../../formats/faults.ts";
 import { convert } from "../../tensor/convert.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
-import { pairOf } from "../adapter-modules.ts";
-import {
-  adaptersByModel,
-  imageAdapter,
-  type ImageModule,
-  imageModules,
-  PIPELINE_MODELS,
-} from "../image-adapter.ts";
+import { type AdaptedModule, adapterOfModules, pairOf } from "../adapter-modules.ts";
+import { adaptersByModel, imageModules, PIPELINE_MODELS } from "../image-adapter.ts";
 import type { LoraConfig } from "../lora-config.ts";
 import { type AdapterJson, parsePeftConfig, toPeftConfig } from "../peft-config.ts";
 import { siteOf } from "../targets.ts";
@@ -82,7 +76,7 @@ export function adapterFromDiffusers({ tensors, metadata }: LoraFile): Adapter {
     );
   for (const [module, entry] of found) entry.alpha ??= alphaOf(module, entry.parts, configs);
   const first = [...configs.values()][0]?.config;
-  return imageAdapter(found, {
+  return adapterOfModules(found, {
     metadata,
     ...(first && { dropout: first.dropout, init: first.init, baseModel: first.baseModel }),
   });
@@ -135,7 +129,7 @@ export function modelAdapters(adapter: Adapter): Map<string, Adapter> {
 /** The configurations in the metadata; none when ranks or alphas are no longer what they say. */
 function keptConfigs(
   adapter: Adapter,
-  modules: ReadonlyMap<string, ImageModule>,
+  modules: ReadonlyMap<string, AdaptedModule>,
 ): Map<string, ModelConfig> {
   const configs = modelConfigs(adapter.metadata ?? {});
   const holds = [...modules].every(

@@ -5,7 +5,7 @@ import { asGgufArchitecture, type GgufArchitecture, toHfName } from "../../forma
 import { undoGgufTransform } from "../../formats/gguf/transform.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
-import { type ImageModule, imageAdapter } from "../image-adapter.ts";
+import { type AdaptedModule, adapterOfModules } from "../adapter-modules.ts";
 import { type GgufAdapter, type GgufAdapterBase, headsOf } from "./gguf.ts";
 
 /**
@@ -28,7 +28,7 @@ export function adapterFromGguf(
     );
   const architecture = asGgufArchitecture(getString(metadata, "general.architecture"));
   const alpha = getNumber(metadata, "adapter.lora.alpha") || undefined; // 0 is none, too
-  const modules = new Map<string, ImageModule & { readonly parts: Map<string, Tensor> }>();
+  const modules = new Map<string, AdaptedModule & { readonly parts: Map<string, Tensor> }>();
   const unknown: string[] = [];
   for (const [name, value] of tensors) {
     const placed = placeOf(name, value, { architecture, config });
@@ -43,7 +43,7 @@ export function adapterFromGguf(
   if (unknown.length > 0)
     throw faultsError("adapter-tensors", `only LoRA tensors of ${architecture}'s layers`, unknown, "The file is damaged, or of a variant that is not supported."); // prettier-ignore
   const name = getString(metadata, "general.base_model.0.name");
-  return imageAdapter(modules, { taskType: "CAUSAL_LM", ...(name !== undefined && { baseModel: name }) }); // prettier-ignore
+  return adapterOfModules(modules, { taskType: "CAUSAL_LM", ...(name !== undefined && { baseModel: name }) }); // prettier-ignore
 }
 
 /** Module, PEFT's part and value of the tensor `name`; undefined for one that is no LoRA factor of a known layer. */

@@ -7,7 +7,8 @@ import {
 } from "../../formats/stable-diffusion/unet-names.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import { type Adapter, peftKey } from "../adapter.ts";
-import { attachImageAdapter, baseOfAdapter, imageAdapter } from "../image-adapter.ts";
+import { adapterOfModules } from "../adapter-modules.ts";
+import { attachImageAdapter, baseOfAdapter } from "../image-adapter.ts";
 import { adapterFromDiffusers, adapterToDiffusers } from "./diffusers.ts";
 import { adapterFromKohya, adapterToKohya, isKohya } from "./kohya.ts";
 import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
@@ -182,7 +183,10 @@ describe("names of SDXL in its original layout", () => {
       expect(fromKohyaName(name!, SDXL_LAYOUT)).toBe(`${model}.${module}`);
     }
     const parts = new Map([["lora_A.weight", zeros(2, 8)], ["lora_B.weight", zeros(8, 2)]]); // prettier-ignore
-    const adapter = imageAdapter(new Map([[`text_encoder_2.${module}`, { parts, alpha: 2 }]]), {});
+    const adapter = adapterOfModules(
+      new Map([[`text_encoder_2.${module}`, { parts, alpha: 2 }]]),
+      {},
+    );
     expect(baseOfAdapter(adapter)).toBe("sdxl");
   });
 });
@@ -195,7 +199,7 @@ describe("an adapter of another base", () => {
       ["lora_B.weight", zeros(640, 4)],
     ]);
     const deep = module.replace("blocks.0.attn2", "blocks.9.attn2");
-    const adapter = imageAdapter(
+    const adapter = adapterOfModules(
       new Map([
         [module, { parts, alpha: 4 }],
         [deep, { parts, alpha: 4 }],

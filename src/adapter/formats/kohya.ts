@@ -5,8 +5,8 @@ import { convert } from "../../tensor/convert.ts";
 import { formatShape, type Shape } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { Adapter } from "../adapter.ts";
-import { pairOf } from "../adapter-modules.ts";
-import { baseOfAdapter, imageAdapter, type ImageModule, imageModules } from "../image-adapter.ts";
+import { type AdaptedModule, adapterOfModules, pairOf } from "../adapter-modules.ts";
+import { baseOfAdapter, imageModules } from "../image-adapter.ts";
 import { fromKohyaName, toKohyaName } from "./kohya-names.ts";
 import { type LoraFile, METADATA } from "./lora-file.ts";
 
@@ -51,7 +51,7 @@ export function adapterFromKohya(
   }
   refuseUnknown(unknown);
   const { [KEPT]: kept, ...others } = metadata;
-  return imageAdapter(found, {
+  return adapterOfModules(found, {
     metadata: { ...others, ...(kept !== undefined && { [METADATA]: kept }) },
   });
 }
@@ -92,7 +92,7 @@ export function adapterToKohya(
 
 function metadataOf(
   adapter: Adapter,
-  modules: ReadonlyMap<string, ImageModule>,
+  modules: ReadonlyMap<string, AdaptedModule>,
   isXl: boolean,
 ): Readonly<Record<string, string>> {
   const { config } = adapter;
