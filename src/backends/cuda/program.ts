@@ -85,8 +85,7 @@ async function buildProgram(
 ): Promise<CudaProgram> {
   const { device, state, weights } = parts;
   const kernels = collectKernels(device);
-  const plan = buildPlan(parts, graph, { ...options, kernels });
-  const units = schedule(plan.units);
+  const { plan, units } = planUnits(parts, graph, { ...options, kernels });
   const layout = layOut(units);
   const inputs = transferOf(device, plan.inputs, "program inputs");
   const outputs = transferOf(device, plan.outputs, "program results");
@@ -138,6 +137,24 @@ async function buildProgram(
       return Promise.resolve();
     },
   };
+}
+
+/**
+ * The plan and its units in order. Fusing looks at values one by one, and units that compute several may then need each
+ * other: such a graph is planned again with a kernel for each value.
+ */
+function planUnits(
+  parts: EngineParts,
+  graph: Graph,
+  options: Parameters<typeof buildPlan>[2],
+): { plan: BuiltPlan; units: readonly Unit[] } {
+  const plan = buildPlan(parts, graph, options);
+  const units = schedule(plan.units);
+  if (units) return { plan, units };
+  const plain = buildPlan(parts, graph, { ...options, isUnfused: true });
+  const ordered = schedule(plain.units);
+  if (ordered) return { plan: plain, units: ordered };
+  throw new LorikeetError("cuda-plan", "Expected units that can run one after another");
 }
 
 function transferOf(device: Device, values: ReadonlyMap<string, Value>, purpose: string): Transfer {

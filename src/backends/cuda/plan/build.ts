@@ -37,11 +37,15 @@ export interface BuiltPlan {
   readonly scratch: { address: number };
 }
 
-export function buildPlan(
-  parts: EngineParts,
-  graph: Graph,
-  options: { precision: Precision; attention: AttentionChoice; kernels: GeneratedKernels },
-): BuiltPlan {
+/** How a plan is built. `isUnfused`: a kernel of its own for each value. */
+interface PlanOptions {
+  readonly precision: Precision;
+  readonly attention: AttentionChoice;
+  readonly kernels: GeneratedKernels;
+  readonly isUnfused?: boolean;
+}
+
+export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions): BuiltPlan {
   const plan = planGraph(graph, options.precision);
   const sums = findSums(plan);
   const storing = chooseStored(plan, sums);
@@ -78,7 +82,9 @@ export function buildPlan(
     value: storedValue(context, node),
     accumulate: false,
   }));
-  addFused(context, storing, [...own, ...stores.stores]);
+  const all = [...own, ...stores.stores];
+  for (const part of options.isUnfused ? all.map((store) => [store]) : [all])
+    addFused(context, storing, part);
   const units = context.units.sort((a, b) => a.at - b.at).map(({ unit }) => unit);
   return {
     units,

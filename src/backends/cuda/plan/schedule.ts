@@ -1,23 +1,22 @@
 /** @file The order of units, and where their values lie in one arena. */
-import { LorikeetError } from "../../../errors.ts";
 import type { Region, Unit, Value } from "./value.ts";
 
 /**
  * Orders units so that inputs come first: otherwise as given, but eager units (parameter gradients, and what is
  * computed again for them alone) run as soon as they can, which frees the activations they read, and other late ones
- * only when they are needed.
+ * only when they are needed. Undefined when units need each other.
  */
-export function schedule(units: readonly Unit[]): Unit[] {
+export function schedule(units: readonly Unit[]): Unit[] | undefined {
   const links = linksOf(units);
   const eager = eagerUnits(units, links);
   const done = new Set<Unit>();
   for (const unit of units) {
     if (eager.has(unit) || unit.isLate) continue;
     const before = done.size;
-    emit(unit, links, done);
+    if (!emit(unit, links, done)) return undefined;
     emitReady([...done].slice(before), { links, eager, done });
   }
-  for (const unit of units) emit(unit, links, done);
+  for (const unit of units) if (!emit(unit, links, done)) return undefined;
   return [...done]; // sets keep the order in which they were filled
 }
 
@@ -61,8 +60,8 @@ function eagerUnits(units: readonly Unit[], { users }: Links): Set<Unit> {
   return eager;
 }
 
-/** Adds `unit` to `done`, after all that it needs. */
-function emit(unit: Unit, { needs }: Links, done: Set<Unit>): void {
+/** Adds `unit` to `done`, after all that it needs; false when units need each other. */
+function emit(unit: Unit, { needs }: Links, done: Set<Unit>): boolean {
   const stack = [unit];
   const open = new Set<Unit>();
   while (stack.length > 0) {
@@ -73,15 +72,12 @@ function emit(unit: Unit, { needs }: Links, done: Set<Unit>): void {
       stack.pop();
       continue;
     }
-    if (open.has(top))
-      throw new LorikeetError(
-        "cuda-plan",
-        `Units ${top.name} and ${missing[0]!.name} need each other`,
-      );
+    if (open.has(top)) return false;
     open.add(top);
     // what is pushed last runs first: late units after all else that this one waits for
     stack.push(...missing.filter((each) => each.isLate), ...missing.filter((each) => !each.isLate));
   }
+  return true;
 }
 
 /** Adds eager units that `from` made ready, and those that these make ready. */
