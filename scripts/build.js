@@ -56,7 +56,7 @@ function removeOrphans(sources) {
   if (!existsSync(dist)) return;
   for (const path of readdirSync(dist, { recursive: true, encoding: "utf8" })) {
     if (path.startsWith(".") || statSync(join(dist, path)).isDirectory()) continue;
-    const compiled = /^(.+?)(\.d\.ts|\.js)(\.map)?$/.exec(path);
+    const compiled = /^(.+?)(\.d\.ts|\.js)$/.exec(path);
     if (!(compiled ? sources.has(`${compiled[1]}.ts`) : isAsset(path) && sources.has(path)))
       rmSync(join(dist, path));
   }
