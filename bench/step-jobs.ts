@@ -2,6 +2,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import typescript from "typescript";
+import type { Memory } from "../src/backends/onnx/engine.ts";
 import type { BaseDType } from "../src/backends/onnx/storage.ts";
 
 /** One LoRA training step to be repeated. */
@@ -15,6 +16,7 @@ export interface StepJob {
   /** Share of the adapters' inputs that is dropped. */
   readonly dropout: number;
   readonly baseDtype: BaseDType;
+  readonly memory: Memory;
   /** 0: one for each physical core. */
   readonly threads: number;
   readonly steps: number;

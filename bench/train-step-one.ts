@@ -30,6 +30,7 @@ const plan: TrainPlan = {
 const engine = await openEngine(model.checkpoint.weights, {
   threads: job.threads,
   baseDtype: job.baseDtype,
+  memory: job.memory,
 });
 const beforeCompile = performance.now();
 // compiled while the engine's thread starts

@@ -29,6 +29,7 @@ interface Case {
   readonly checkpointing?: boolean;
   readonly baseDtype?: StepJob["baseDtype"];
   readonly dropout?: number;
+  readonly memory?: StepJob["memory"];
   /** Precisions of the peer to compare with. */
   readonly peers: readonly ("fp32" | "bf16")[];
 }
@@ -37,6 +38,7 @@ const cases: readonly Case[] = [
   { preset: "storyteller-6m", batch: 8, length: 256, peers: ["fp32", "bf16"] },
   // PyTorch's bf16 takes minutes a step for this model on a CPU without bf16 instructions
   { preset: "smollm2-135m", batch: 1, length: 512, peers: ["fp32"] },
+  { preset: "smollm2-135m", batch: 1, length: 512, memory: "packed", peers: ["fp32"] },
   { preset: "smollm2-135m", batch: 4, length: 256, peers: ["fp32"] },
   { preset: "smollm2-135m", batch: 1, length: 512, checkpointing: true, peers: [] },
   { preset: "smollm2-135m", batch: 4, length: 256, checkpointing: true, peers: [] },
@@ -82,10 +84,19 @@ const text = page();
 console.log(text);
 if (flags.out !== undefined) await writeAtomically(join(flags.out, "train-step.md"), text);
 
-function nameOf({ preset, batch, length, checkpointing, baseDtype, dropout }: Case): string {
+function nameOf({
+  preset,
+  batch,
+  length,
+  checkpointing,
+  baseDtype,
+  dropout,
+  memory,
+}: Case): string {
   const options = [
     ...[checkpointing ? "checkpointing" : "", baseDtype ? `base ${baseDtype}` : ""],
     dropout ? `dropout ${dropout}` : "",
+    memory ?? "",
   ].filter(Boolean);
   return `${preset} ${batch}×${length}${options.map((option) => `, ${option}`).join("")}`;
 }
@@ -98,9 +109,16 @@ interface Round {
 }
 
 async function runRound(one: Case, model: string): Promise<Round> {
-  const { batch, length, checkpointing = false, baseDtype = "auto", dropout = 0 } = one;
+  const {
+    batch,
+    length,
+    checkpointing = false,
+    baseDtype = "auto",
+    dropout = 0,
+    memory = "fast",
+  } = one;
   const sizes = { batch, length, rank: 16, threads, steps: Number(flags.steps) };
-  const job: StepJob = { model, checkpointing, baseDtype, dropout, ...sizes };
+  const job: StepJob = { model, checkpointing, baseDtype, dropout, memory, ...sizes };
   const peak = await runJson<Peak>(process.execPath, node("gemm-peak.ts", String(threads)));
   const ours = await runJson<StepResult>(process.execPath, [step, JSON.stringify(job)]);
   const peers: Record<string, PeerResult> = {};

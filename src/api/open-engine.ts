@@ -1,6 +1,6 @@
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import type { CudaOptions } from "../backends/cuda/engine.ts";
-import { createOnnxEngine } from "../backends/onnx/engine.ts";
+import { createOnnxEngine, type Memory } from "../backends/onnx/engine.ts";
 import type { BaseDType } from "../backends/onnx/storage.ts";
 import { referenceEngine } from "../backends/reference/engine.ts";
 import { LorikeetError } from "../errors.ts";
@@ -20,8 +20,8 @@ export interface DeviceOptions {
   readonly threads?: number;
   /** How the frozen base is kept in memory: `auto`, `f32`, `bf16`, `f16`, `fp8`, `int8` or `nf4`. */
   readonly baseDtype?: EngineDType;
-  /** `lean` gives memory back after each use, which costs time. */
-  readonly memory?: "fast" | "lean";
+  /** What the CPU's memory is spent on: `fast` (default), `lean` or `packed`. */
+  readonly memory?: Memory;
   /** The processes that train together, each on a GPU of its own. */
   readonly ranks?: LaunchedRank;
   /** Is told what `auto` chose, where there was something to choose. */

@@ -78,11 +78,11 @@ export function windowConfig({ config, ranks }: ResolvedRun): TrainConfig {
 /** An engine over `weights` as the run asks for it, and a warning of what was chosen where there was a choice. */
 export async function openTaskEngine(
   weights: WeightSource,
-  { config: { device, threads, base_dtype: baseDtype }, ranks }: ResolvedRun,
+  { config: { device, threads, memory, base_dtype: baseDtype }, ranks }: ResolvedRun,
 ): Promise<{ engine: Engine; warnings: DataWarning[] }> {
   const warnings: DataWarning[] = [];
   const engine = await openEngine(weights, {
-    ...{ device, baseDtype },
+    ...{ device, baseDtype, memory },
     onNote: (message) => void warnings.push({ code: "device", message }),
     ...(threads !== null && { threads }),
     ...(ranks && { ranks }),

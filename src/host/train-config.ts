@@ -46,6 +46,7 @@ export interface TrainConfig extends LoraSettings, ImageConfig {
   gradient_checkpointing: boolean;
   checkpointing: "auto" | "on" | "off";
   base_dtype: "auto" | "f32" | "bf16" | "f16" | "fp8" | "int8" | "nf4";
+  memory: "fast" | "lean" | "packed";
   device: string;
   threads: number | null;
 }

@@ -238,6 +238,12 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     "How the frozen base is kept in memory; f16 and fp8 on NVIDIA GPUs alone.",
     "text",
   ),
+  memory: machine(
+    z.enum(["fast", "lean", "packed"]).default("fast"),
+    "fast, lean or packed",
+    "On the CPU: lean gives memory back after each use; packed keeps a copy of the weights for each size of batch, for faster steps after a longer start.",
+    "text",
+  ),
   device: machine(
     z
       .string()

@@ -14,6 +14,12 @@ import { type BaseDType, chooseStorage } from "./storage.ts";
 import { WeightFiles } from "./weight-files.ts";
 import { WorkerClient } from "./worker-client.ts";
 
+/**
+ * What memory is spent on: `lean` gives it back after each use, which costs time; `packed` copies weights into the layout
+ * of the kernels, once for each program, which saves time once it is done.
+ */
+export type Memory = "fast" | "lean" | "packed";
+
 /** How an ONNX engine is made. */
 export interface OnnxEngineOptions {
   readonly weights: WeightSource;
@@ -23,8 +29,8 @@ export interface OnnxEngineOptions {
   readonly threads?: number;
   /** How the frozen base is kept in memory; computation is f32. */
   readonly baseDtype?: BaseDType;
-  /** `lean` gives memory back after each use, which costs time. */
-  readonly memory?: "fast" | "lean";
+  /** See `Memory`. */
+  readonly memory?: Memory;
   /** Write an ONNX Runtime profile of each program to files that begin so. */
   readonly profilePrefix?: string;
 }
@@ -56,6 +62,7 @@ class OnnxEngine implements Engine {
       threads: options.threads ?? 0,
       weightsFolder: this.files.folder,
       keepsMemory: options.memory !== "lean",
+      packsWeights: options.memory === "packed",
       ...(options.profilePrefix !== undefined && { profilePrefix: options.profilePrefix }),
     };
   }

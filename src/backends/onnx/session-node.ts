@@ -71,7 +71,7 @@ function sessionOptions(options: SessionOptions): InferenceSession.SessionOption
     }),
     extra: {
       session: {
-        disable_prepacking: "1",
+        disable_prepacking: options.packsWeights ? "0" : "1",
         model_external_initializers_file_folder_path: options.weightsFolder,
       },
       optimization: {

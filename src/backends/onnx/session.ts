@@ -11,6 +11,8 @@ export interface SessionOptions {
   readonly weightsFolder: string;
   /** Keep freed memory for the next run: faster, and the peak stays allocated. */
   readonly keepsMemory: boolean;
+  /** Copy weights into the layout of the kernels: faster runs, a longer start, a copy for each program. */
+  readonly packsWeights?: boolean;
   /** Write a profile to files that begin so when the session is released. */
   readonly profilePrefix?: string;
 }
