@@ -20,25 +20,39 @@ const SMALLER = [
   ['live?" }])', 'live?" }], { maxNewTokens: 3 })'],
 ] as const;
 
-test.each(blocks("ts"))(
-  "the TypeScript of the README runs",
-  async (source) => {
-    const folder = await mkdtemp(join(tmpdir(), "lorikeet-readme-"));
-    const index = pathToFileURL(resolve("src/index.ts")).href;
-    let text = source.replace('"lorikeet"', JSON.stringify(index));
-    for (const [full, small] of [...SMALLER, ["out/pip", join(folder, "out")]] as const) {
-      expect(text).toContain(full);
-      text = text.replace(full, small);
-    }
-    const file = join(folder, "readme.ts");
-    await writeFile(file, text);
-    const { code, out, err } = await startNode([file]).ended;
-    expect(code, err).toBe(0);
-    expect(out).toMatch(/^1 \d+\.\d+\n2 \d+\.\d+\n\S/);
-    expect(existsSync(join(folder, "out/adapter_model.safetensors"))).toBe(true);
-  },
-  180_000,
-);
+/** Runs `source` in a folder of its own, with the package's own sources. */
+async function run(folder: string, source: string): Promise<string> {
+  const index = pathToFileURL(resolve("src/index.ts")).href;
+  const file = join(folder, "readme.ts");
+  await writeFile(file, source.replace('"lorikeet"', JSON.stringify(index)));
+  const { code, out, err } = await startNode([file]).ended;
+  expect(code, err).toBe(0);
+  return out;
+}
+
+test("the README's program trains and answers", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "lorikeet-readme-"));
+  let text = blocks("ts")[0]!;
+  for (const [full, small] of [...SMALLER, ["out/pip", join(folder, "out")]] as const) {
+    expect(text).toContain(full);
+    text = text.replace(full, small);
+  }
+  expect(await run(folder, text)).toMatch(/^1 \d+\.\d+\n2 \d+\.\d+\n\S/);
+  expect(existsSync(join(folder, "out/adapter_model.safetensors"))).toBe(true);
+}, 180_000);
+
+test("the README's layer learns, merges within 1e-5 and comes back bit for bit", async () => {
+  const [, layer, ...others] = blocks("ts");
+  expect(others).toEqual([]);
+  const folder = await mkdtemp(join(tmpdir(), "lorikeet-readme-"));
+  const [losses = "", distances = ""] = (await run(folder, layer!)).split("\n");
+  const [first, last] = losses.split(" ").map(Number);
+  expect(last).toBeLessThan(0.9 * first!);
+  const [, merged, restored] = /^\[ 32, 128, 512 \] (\S+) (\S+)$/.exec(distances) ?? [];
+  expect(Number(merged)).toBeLessThanOrEqual(1e-5);
+  expect(Number(merged)).toBeGreaterThan(0); // the adapter is part of the result
+  expect(restored).toBe("0");
+}, 180_000);
 
 test("every script and command that the README names exists", async () => {
   const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as {
