@@ -92,11 +92,15 @@ describe("an adapter is refused, with a code and a hint, and nothing is written"
     ["r 0", { r: 0 }, "adapter-config", "r"],
     ["a negative r", { r: -4 }, "adapter-config", "-4"],
     ["a rank that is no whole number", { rank_pattern: { q_proj: 1.5 } }, "adapter-config", "1.5"],
-    ["a variant that is not built", { kasa_config: { gamma: 1 } }, "unsupported-lora-variant", "kasa_config"], // prettier-ignore
+    ["values of other types", { lora_alpha: "16", bias: "some", target_modules: 7 }, "adapter-config", "3 faults"],
+    ["a dropout above 1", { lora_dropout: 7 }, "adapter-config", "lora_dropout"],
+    ["a switch that nobody knows", { use_future: true }, "unsupported-lora-variant", "use_future (not known)"],
+    ["an unknown start", { init_lora_weights: "tidal" }, "unsupported-lora-variant", '"tidal" (not known)'],
+    ["a variant that is not built", { kasa_config: { gamma: 1 } }, "unsupported-lora-variant", "kasa_config"],
   ])("%s", async (name, changes, code, text) => {
     const adapter = await broken(name, settings(changes));
     expect(await refused(adapter, code)).toContain(text);
-  });
+  }); // prettier-ignore
 
   test("values that are not finite", async () => {
     const adapter = await broken("nan", async (folder) => {

@@ -26,6 +26,11 @@ export const UNBUILT_FIELDS: Readonly<Record<string, string>> = {
 const INITS =
   /^(true|false|gaussian|kaiming-normal|pissa(_niter_\d+)?|olora|orthogonal|eva|loftq)$/;
 
+/** Whether `init` is an initialisation that is built. */
+export function isKnownInit(init: unknown): boolean {
+  return INITS.test(String(init));
+}
+
 /** What `init` is called where it is not built, or undefined. */
 export function unbuiltInit(init: unknown): string | undefined {
   return typeof init === "string" ? UNBUILT_INITS[init.toLowerCase()] : undefined;
@@ -46,7 +51,7 @@ function valueFaults({ r, rankPattern, init, eva }: LoraConfig): string[] {
     faults.push(
       `Expected an initialisation that is built, got ${String(init)}: ${unbuilt} is not.`,
     );
-  else if (!INITS.test(String(init)))
+  else if (!isKnownInit(init))
     faults.push(
       `Expected init_lora_weights to be true, false, gaussian, pissa, pissa_niter_N, olora, orthogonal, eva or loftq, got ${JSON.stringify(init)}.`,
     );

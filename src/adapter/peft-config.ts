@@ -1,6 +1,6 @@
 import { LorikeetError } from "../errors.ts";
 import { EVA_DEFAULTS, type EvaConfig, lora, type LoraConfig } from "./lora-config.ts";
-import { UNBUILT_FIELDS, unbuiltInit } from "./lora-faults.ts";
+import { checkPeftConfig } from "./peft-config-faults.ts";
 
 /** Parsed `adapter_config.json`. */
 export type AdapterJson = Readonly<Record<string, unknown>>;
@@ -50,10 +50,11 @@ const defaults: AdapterJson = {
   velora_config: null,
 };
 
+const FIELDS: ReadonlySet<string> = new Set(Object.keys(defaults));
+
 /**
  * The configuration in an `adapter_config.json`.
- * @throws LorikeetError `peft-type` when it is not LoRA, `unsupported-lora-variant` naming each variant that is set
- * and not built, `adapter-config` when a rank is not a positive whole number
+ * @throws LorikeetError `peft-type` when it is not LoRA, and what `checkPeftConfig` throws
  */
 export function parsePeftConfig(json: AdapterJson): LoraConfig {
   if (json["peft_type"] !== "LORA")
@@ -64,22 +65,10 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
         hint: "Merge an adapter of another method with PEFT into its base and use the merged model.",
       },
     );
-  const init = unbuiltInit(json["init_lora_weights"]);
-  const set = Object.entries(UNBUILT_FIELDS)
-    .filter(([field]) => Boolean(json[field]))
-    .map(([field, name]) => `${field} (${name})`)
-    .concat(init === undefined ? [] : [`init_lora_weights: ${init}`]);
-  if (set.length > 0)
-    throw new LorikeetError(
-      "unsupported-lora-variant",
-      `Expected plain LoRA or DoRA, got an adapter that sets ${set.join(", ")}`,
-      {
-        hint: "Merge it with PEFT into the base model and use the merged model.",
-      },
-    );
+  checkPeftConfig(json, FIELDS);
   const get = (field: string): never => (json[field] ?? defaults[field]) as never;
   const optional = (field: string): never => (json[field] ?? undefined) as never;
-  const config = lora({
+  return lora({
     r: get("r"),
     alpha: get("lora_alpha"),
     dropout: get("lora_dropout"),
@@ -104,14 +93,6 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     taskType: optional("task_type"),
     baseModel: optional("base_model_name_or_path"),
   });
-  const ranks = [config.r, ...Object.values(config.rankPattern)];
-  if (!ranks.every((rank) => Number.isInteger(rank) && rank > 0))
-    throw new LorikeetError(
-      "adapter-config",
-      `Expected ranks to be positive whole numbers, got ${ranks.join(", ")}`,
-      { hint: "Look at r and rank_pattern in adapter_config.json." },
-    );
-  return config;
 }
 
 /** `adapter_config.json` of `config`: PEFT's fields, sorted. Fields of `original` that Lorikeet does not read are kept. */
