@@ -5,6 +5,7 @@ import { sampleToken, type SamplingOptions } from "../generate/sampling.ts";
 import { stopFilter } from "../generate/stop-text.ts";
 import { Random } from "../tensor/random.ts";
 import { contextOf } from "../models/config.ts";
+import { checkGeneration } from "./check-generation.ts";
 import type { Model } from "./model.ts";
 
 /** How text is generated. */
@@ -48,7 +49,7 @@ export interface AnswerRow {
 
 /**
  * Row number `row` of a batch; the first draws what `generate` draws with the same seed.
- * @throws LorikeetError `empty-prompt`, `context-length`
+ * @throws LorikeetError `config-invalid`, `empty-prompt`, `context-length`
  */
 export function openRow(
   model: Model,
@@ -56,6 +57,7 @@ export function openRow(
   options: GenerateOptions,
   row: number,
 ): AnswerRow {
+  checkGeneration(options);
   const ids = promptIds(model, prompt, options);
   const limit = roomFor(model, ids.length, options.maxNewTokens ?? 128);
   const random =

@@ -7,7 +7,8 @@ import type { Model } from "./model.ts";
 /**
  * Continues `prompt` token by token, greedily unless `temperature` is set, until an end-of-text token, a stop string
  * or `maxNewTokens`. Every call makes an engine of its own and disposes it.
- * @throws LorikeetError `context-length` when the prompt leaves no room in the model's context
+ * @throws LorikeetError `config-invalid` for options out of their ranges; `context-length` when the prompt leaves no
+ * room in the model's context
  */
 export async function* generate(
   model: Model,
