@@ -43,8 +43,8 @@ export async function loadWithBase(
 ): Promise<{ adapter: Adapter; base: Model }> {
   if (given !== undefined) {
     const base = await loadModel(given, options);
-    return { base, adapter: await loadAnyAdapter(reference, base.checkpoint.config) };
+    return { base, adapter: await loadAnyAdapter(reference, base.checkpoint.config, options) };
   }
-  const adapter = await loadAnyAdapter(reference);
+  const adapter = await loadAnyAdapter(reference, undefined, options);
   return { adapter, base: await loadBase(adapter, undefined, options) };
 }

@@ -1,7 +1,7 @@
 import { basename, extname } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
 import { loadPipeline, pipelineNaming } from "../api/image-pipeline.ts";
-import { loadModel } from "../api/load-model.ts";
+import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { exportGguf } from "../api/merge.ts";
 import { plainAdapter } from "../api/plain-adapter.ts";
 import { exportOnnx } from "../api/onnx-export.ts";
@@ -14,6 +14,7 @@ import type { OnnxSaveOptions } from "../host/save-onnx.ts";
 import { isAdapter } from "../host/model-kinds.ts";
 import { loadWithBase } from "./adapter-base.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 
 const EXAMPLES = `
 Examples:
@@ -38,7 +39,7 @@ interface Flags {
 }
 
 /** `lorikeet convert`: an adapter between PEFT, GGUF, mlx-lm, diffusers and kohya, or a model to GGUF or ONNX. */
-export function register(command: Command, { out }: CliContext): void {
+export function register(command: Command, { out, err }: CliContext): void {
   command
     .argument(
       "<source>",
@@ -62,9 +63,10 @@ export function register(command: Command, { out }: CliContext): void {
     .option("--overwrite", "replace what is there")
     .addHelpText("after", EXAMPLES)
     .action(async (source: string, flags: Flags) => {
+      const options = { onDownload: showDownload(err) };
       if (await isImageAdapter(source)) await convertImageAdapter(command, source, flags);
-      else if (await isAdapter(source)) await convertAdapter(command, source, flags);
-      else await convertModel(command, source, flags);
+      else if (await isAdapter(source)) await convertAdapter(command, source, flags, options);
+      else await convertModel(command, source, flags, options);
       out.write(`${flags.output}\n`);
     });
 }
@@ -73,13 +75,14 @@ async function convertAdapter(
   command: Command,
   source: string,
   { to, output, model, overwrite, plain }: Flags,
+  options: LoadOptions,
 ): Promise<void> {
   if (!overwrite) await refuseExisting(output);
   if (to === "onnx" || to === "diffusers" || to === "kohya")
     command.error(`error: ${source} is an adapter of a language model; ${to === "onnx" ? "merge it for Transformers.js (lorikeet merge --to onnx)" : `${to} files hold those of image models`}`, { exitCode: 2 }); // prettier-ignore
   if (to === "peft" && model === undefined && !plain)
-    return saveAdapter(await loadAnyAdapter(source), output);
-  const { adapter: read, base } = await loadWithBase(source, model);
+    return saveAdapter(await loadAnyAdapter(source, undefined, options), output);
+  const { adapter: read, base } = await loadWithBase(source, model, options);
   if (to === "peft" && !plain) return saveAdapter(read, output);
   const adapter = await plainAdapter(read, base);
   if (to === "peft") return saveAdapter(adapter, output);
@@ -104,16 +107,24 @@ async function convertImageAdapter(
   await saveImageAdapter(await loadImageAdapter(source, naming), output, to, naming);
 }
 
-async function convertModel(command: Command, source: string, flags: Flags): Promise<void> {
+async function convertModel(
+  command: Command,
+  source: string,
+  flags: Flags,
+  options: LoadOptions,
+): Promise<void> {
   const { to, output, dtype, overwrite } = flags;
   if (to === "onnx") {
     if (dtype !== undefined && dtype !== "f32" && dtype !== "f16") command.error("error: ONNX models are written as f32 or f16", { exitCode: 2 }); // prettier-ignore
     const type: Pick<OnnxSaveOptions, "dtype"> = dtype === undefined ? {} : { dtype };
-    await exportOnnx(await loadModel(source), output, { ...type, ...(overwrite && { overwrite }) });
+    await exportOnnx(await loadModel(source, options), output, {
+      ...type,
+      ...(overwrite && { overwrite }),
+    });
     return;
   }
   if (to !== "gguf") command.error(`error: ${source} is no adapter; models are converted to gguf or onnx`, { exitCode: 2 }); // prettier-ignore
-  await exportGguf(await loadModel(source), output, {
+  await exportGguf(await loadModel(source, options), output, {
     ...(dtype !== undefined && { type: dtype.toUpperCase() as WritableType }),
     ...(overwrite && { overwrite }),
   });

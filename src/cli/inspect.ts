@@ -2,14 +2,16 @@ import type { Command } from "commander";
 import { type FitBase, modelBase, pipelineBase } from "../api/adapter-fit.ts";
 import { type ImagePipeline, isPipeline, loadPipeline } from "../api/image-pipeline.ts";
 import { type AdapterInspection, inspectAdapter, inspectModel, inspectPipeline, type ModelInspection } from "../api/inspection.ts"; // prettier-ignore
-import { loadModel } from "../api/load-model.ts";
+import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { LorikeetError } from "../errors.ts";
-import { fetchAdapter, isHubId } from "../host/hub.ts";
+import { adapterPath } from "../host/adapter-formats.ts";
+import { isHubId } from "../host/hub.ts";
 import { findAdapter, type FoundAdapter } from "../host/model-kinds.ts";
 import { ggufSummary, storedBytes } from "../host/stored-files.ts";
 import type { WeightSource } from "../backends/backend.ts";
 import { formatShape } from "../tensor/shape.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 import { adapterText, modelText } from "./inspection-text.ts";
 
 const EXAMPLES = `
@@ -28,7 +30,7 @@ interface Flags {
 }
 
 /** `lorikeet inspect`: what is in a model or an adapter. */
-export function register(command: Command, { out }: CliContext): void {
+export function register(command: Command, { out, err }: CliContext): void {
   command
     .argument("<what>", "model (hub id, folder, .gguf file, storyteller-6m) or adapter of any format")
     .option("-m, --model <ref>", "base to compare an adapter with")
@@ -36,7 +38,7 @@ export function register(command: Command, { out }: CliContext): void {
     .option("--json", "print JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (what: string, flags: Flags) => {
-      const { inspection, tensors } = await inspected(what, flags.model);
+      const { inspection, tensors } = await inspected(what, flags.model, { onDownload: showDownload(err) });
       const listed = flags.weights ? tensors : undefined;
       if (flags.json) out.write(`${JSON.stringify({ ...inspection, tensors: listed }, null, 2)}\n`);
       else if (listed) out.write(tensorList(listed));
@@ -55,30 +57,34 @@ interface TensorType {
   readonly shape: readonly number[];
 }
 
-async function inspected(what: string, model: string | undefined): Promise<Inspected> {
+async function inspected(
+  what: string,
+  model: string | undefined,
+  options: LoadOptions,
+): Promise<Inspected> {
   const found = await findAdapter(what);
-  if (found) return ofAdapter(found, model);
+  if (found) return ofAdapter(found, model, options);
   if (await isPipeline(what)) return ofPipeline(await loadPipeline(what));
   try {
-    return await ofModel(what);
+    return await ofModel(what, options);
   } catch (cause) {
     // a repository of an adapter alone lacks a model's files
     const isNoModel = cause instanceof LorikeetError && ["missing-weights", "file-not-found"].includes(cause.code); // prettier-ignore
-    const fetched = isNoModel && isHubId(what) ? await findAdapter(await fetchAdapter(what)) : undefined; // prettier-ignore
+    const fetched = isNoModel && isHubId(what) ? await findAdapter(await adapterPath(what, options)) : undefined; // prettier-ignore
     if (!fetched) throw cause;
-    return ofAdapter(fetched, model);
+    return ofAdapter(fetched, model, options);
   }
 }
 
-async function ofAdapter({ adapter, format, path }: FoundAdapter, model: string | undefined): Promise<Inspected> {
-  const inspection = inspectAdapter(adapter, model === undefined ? undefined : await baseOf(model));
+async function ofAdapter({ adapter, format, path }: FoundAdapter, model: string | undefined, options: LoadOptions): Promise<Inspected> {
+  const inspection = inspectAdapter(adapter, model === undefined ? undefined : await baseOf(model, options));
   const tensors = [...adapter.tensors].map(([name, { dtype, shape }]) => ({ name, dtype, shape }));
   return { inspection: { ...inspection, format, fileBytes: await storedBytes(path) }, tensors };
 } // prettier-ignore
 
-async function baseOf(reference: string): Promise<FitBase> {
+async function baseOf(reference: string, options: LoadOptions): Promise<FitBase> {
   if (await isPipeline(reference)) return pipelineBase(await loadPipeline(reference));
-  const model = await loadModel(reference);
+  const model = await loadModel(reference, options);
   await model.dispose();
   return modelBase(model);
 }
@@ -88,8 +94,8 @@ async function ofPipeline(pipeline: ImagePipeline): Promise<Inspected> {
   return { inspection: inspectPipeline(pipeline), tensors: await Promise.resolve(listOf(weights)) };
 }
 
-async function ofModel(reference: string): Promise<Inspected> {
-  const model = await loadModel(reference);
+async function ofModel(reference: string, options: LoadOptions): Promise<Inspected> {
+  const model = await loadModel(reference, options);
   await model.dispose();
   const { path, weights } = model.checkpoint;
   const types = path.endsWith(".gguf") ? { storedTypes: (await ggufSummary(path)).types } : {};

@@ -1,8 +1,9 @@
 import type { Command } from "commander";
-import { loadModel } from "../api/load-model.ts";
+import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { unmerge, type UnmergeResult } from "../api/unmerge.ts";
 import { loadAnyAdapter } from "../host/adapter-formats.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 import { isImageMerge, unmergeImage } from "./merge-image.ts";
 
 const EXAMPLES = `
@@ -20,7 +21,7 @@ interface Flags {
 }
 
 /** `lorikeet unmerge`: takes an adapter out of a merged model again. */
-export function register(command: Command, { out }: CliContext): void {
+export function register(command: Command, { out, err }: CliContext): void {
   command
     .requiredOption("-m, --model <ref>", "merged model")
     .requiredOption("-a, --adapter <folder>", "adapter that was merged into it")
@@ -33,7 +34,7 @@ export function register(command: Command, { out }: CliContext): void {
       const { output, base, json } = flags;
       const result = (await isImageMerge(flags))
         ? await unmergeImage(flags)
-        : await unmergeText(flags);
+        : await unmergeText(flags, { onDownload: showDownload(err) });
       if (json) return void out.write(`${JSON.stringify(result)}\n`);
       const { errors } = result;
       const bound = Math.max(...errors.map((error) => error.bound));
@@ -45,15 +46,13 @@ export function register(command: Command, { out }: CliContext): void {
     });
 }
 
-async function unmergeText({
-  model,
-  adapter,
-  output,
-  base,
-  overwrite,
-}: Flags): Promise<UnmergeResult> {
-  return unmerge(await loadModel(model), await loadAnyAdapter(adapter), output, {
-    ...(base !== undefined && { base: await loadModel(base) }),
+async function unmergeText(
+  { model, adapter, output, base, overwrite }: Flags,
+  options: LoadOptions,
+): Promise<UnmergeResult> {
+  const merged = await loadModel(model, options);
+  return unmerge(merged, await loadAnyAdapter(adapter, undefined, options), output, {
+    ...(base !== undefined && { base: await loadModel(base, options) }),
     ...(overwrite && { overwrite }),
   });
 }

@@ -20,11 +20,16 @@ import { sizeOf } from "../tensor/shape.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { loadAdapterFolder } from "./adapter-files.ts";
 import { fileSource, isFile, writeAtomically } from "./files.ts";
-import { fetchAdapter, isHubId } from "./hub.ts";
+import { type DownloadProgress, fetchAdapter, isHubId } from "./hub.ts";
 import { readJson } from "./open-checkpoint.ts";
 
 /** File that mlx-lm keeps an adapter's tensors in. */
 export const MLX_FILE = "adapters.safetensors";
+
+/** Who is told while an adapter is downloaded. */
+export interface AdapterDownload {
+  readonly onDownload?: (progress: DownloadProgress) => void;
+}
 
 /**
  * The adapter that `reference` names: a folder of PEFT or mlx-lm, a GGUF file of llama.cpp, or a hub id (`owner/name`),
@@ -36,8 +41,9 @@ export const MLX_FILE = "adapters.safetensors";
 export async function loadAnyAdapter(
   reference: string,
   config?: GgufAdapterBase["config"],
+  options: AdapterDownload = {},
 ): Promise<Adapter> {
-  const path = await adapterPath(reference);
+  const path = await adapterPath(reference, options);
   if (path.endsWith(".gguf") && (await isFile(path))) return loadGguf(path, config);
   const file = join(path, MLX_FILE);
   if (!(await isFile(file))) return loadAdapterFolder(path);
@@ -47,9 +53,13 @@ export async function loadAnyAdapter(
 }
 
 /** Where the adapter `reference` lies: the path itself, or for a hub id its folder in the cache. @throws as `fetchAdapter` */
-export async function adapterPath(reference: string): Promise<string> {
+export async function adapterPath(
+  reference: string,
+  { onDownload }: AdapterDownload = {},
+): Promise<string> {
   const isThere = await stat(reference).then(() => true).catch(() => false); // prettier-ignore
-  return !isThere && isHubId(reference) ? fetchAdapter(reference) : reference;
+  if (isThere || !isHubId(reference)) return reference;
+  return fetchAdapter(reference, { ...(onDownload && { onProgress: onDownload }) });
 }
 
 /** An adapter in a GGUF file whose rows are as they are stored: for looking at. @throws LorikeetError as `adapterFromGguf` */
