@@ -13,6 +13,13 @@ const names = z
   .default(null);
 const namesOrPattern = z.union([z.string().min(1), z.array(z.string().min(1))]);
 const ids = z.array(z.int().min(0)).min(1);
+const layers = z.union([
+  ids,
+  z
+    .int()
+    .min(0)
+    .transform((layer) => [layer]),
+]);
 const flag = z.boolean().default(false);
 
 /** The settings of the adapter itself. */
@@ -41,8 +48,8 @@ export const LORA_FIELDS: { readonly [K in keyof LoraSettings]: z.ZodType<LoraSe
     "pattern",
   ),
   layers_to_transform: lora(
-    ids.nullable().default(null),
-    "a list of layer numbers",
+    layers.nullable().default(null),
+    "a layer number or a list of them",
     "Only these layers (from 0) get adapters.",
   ),
   layers_pattern: lora(

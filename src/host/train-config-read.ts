@@ -50,6 +50,14 @@ const ELSEWHERE: Readonly<Record<string, keyof TrainConfig>> = {
   dtype: "base_dtype",
 };
 
+/** Fields of PEFT's LoraConfig that are no setting, and why. */
+const GIVEN: Readonly<Record<string, string>> = {
+  fan_in_fan_out: "each layer's own layout is known",
+  task_type: "`task` says what the model makes",
+  base_model_name_or_path: "`model` names it",
+  inference_mode: "a run trains",
+};
+
 /**
  * The checked settings of a run from `flags`, then `file` (a path of YAML or JSON), then defaults.
  * @throws LorikeetError `config-file` when the file is no YAML map, `config-invalid` with every fault at once
@@ -112,6 +120,8 @@ export function checkTrainConfig(given: RawConfig): TrainConfig {
 function unknownKey(key: string): string {
   const unbuilt = UNBUILT_FIELDS[key];
   if (unbuilt !== undefined) return `Expected no \`${key}\`: ${unbuilt} is not built.`;
+  const reason = GIVEN[key];
+  if (reason !== undefined) return `Expected no \`${key}\`: ${reason}.`;
   const known = ELSEWHERE[key] ?? nearest(key, TRAIN_KEYS, 1)[0];
   const suggestion = known === undefined ? "" : ` Did you mean \`${known}\`?`;
   return `Expected a known setting, got \`${key}\`.${suggestion}`;
@@ -223,6 +233,7 @@ function splitList(text: string): string[] {
 }
 
 function readYamlValue(text: string): unknown {
+  if (/^\d+(,\s*\d+)+$/.test(text)) return splitList(text).map(Number);
   try {
     return parse(text);
   } catch {

@@ -100,6 +100,13 @@ describe("checkTrainConfig", () => {
     const { message } = failure({ data: "a.jsonl", corda_config: {}, use_qalora: true });
     expect(message).toContain("Expected no `corda_config`: CorDA is not built.");
     expect(message).toContain("Expected no `use_qalora`: QALoRA is not built.");
+    const given = failure({
+      data: "a.jsonl",
+      fan_in_fan_out: true,
+      task_type: "CAUSAL_LM",
+    }).message;
+    expect(given).toContain("Expected no `fan_in_fan_out`: each layer's own layout is known.");
+    expect(given).toContain("Expected no `task_type`: `task` says what the model makes.");
     const corda = failure({ data: "a.jsonl", init_lora_weights: "corda" });
     expect(corda.message).toMatch(/got corda: CorDA is not/);
     expect(failure({ data: "a.jsonl", init_lora_weights: "pisa" }).message).toMatch(/got "pisa"/);
@@ -197,10 +204,19 @@ describe("flags", () => {
     ["target_modules", ".*layers\\.[01]\\..*q_proj", ".*layers\\.[01]\\..*q_proj"],
     ["rank_pattern", "{q_proj: 4}", { q_proj: 4 }],
     ["layers_to_transform", "[0, 1]", [0, 1]],
+    ["layers_to_transform", "0, 1", [0, 1]],
+    ["trainable_token_indices", "5,9,12", [5, 9, 12]],
     ["rank_pattern", "{q_proj: ", "{q_proj: "],
   ] as const)("%s %s", (key, text, value) => {
     expect(readFlag(key, text)).toEqual(value);
   });
+});
+
+test("one layer to transform may stand without a list, as in PEFT", () => {
+  expect(checkTrainConfig({ data: "a.jsonl", layers_to_transform: 3 }).layers_to_transform).toEqual(
+    [3],
+  );
+  expect(failure({ data: "a.jsonl", layers_to_transform: -1 }).message).toContain("a layer number");
 });
 
 test("the LoRA part of a configuration keeps every value", () => {
