@@ -201,7 +201,11 @@ describe("trainLoop", () => {
       for await (const window of windows(0, 2)) {
         const isBad = window.cursor === 3;
         yield isBad
-          ? { ...window, batches: [window.batches[0]!, scaled(window.batches[1]!, NaN)] }
+          ? {
+              ...window,
+              batches: [window.batches[0]!, scaled(window.batches[1]!, NaN)],
+              rows: [["a.jsonl:1"], ["a.jsonl:7", "a.jsonl:9"]],
+            }
           : window;
       }
     }
@@ -211,7 +215,9 @@ describe("trainLoop", () => {
     });
     await expect(run(setup)).rejects.toMatchObject({
       code: "non-finite-loss",
-      message: expect.stringMatching(/got NaN at step 3, micro-batch 2/) as unknown,
+      message: expect.stringMatching(
+        /got NaN at step 3, micro-batch 2 of its window \(a\.jsonl:7, a\.jsonl:9\)/,
+      ) as unknown,
     });
     expect(saved).toEqual([2]);
   });

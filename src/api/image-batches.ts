@@ -53,7 +53,11 @@ export function imageLoader(source: ImageSource): DataLoader {
         }));
       const own = plan.map((numbers) => batchOf(source, rowsOf(numbers)));
       const others = priorRows(source, count, random(`prior ${place.window}`));
-      return Promise.resolve({ batches: [...own, ...others], tokens: count });
+      return Promise.resolve({
+        batches: [...own, ...others],
+        tokens: count,
+        rows: plan.map((numbers) => numbers.map((i) => train[i]!.file.path)),
+      });
     },
   });
 }

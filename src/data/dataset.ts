@@ -3,7 +3,7 @@ import { faultsError } from "../formats/faults.ts";
 import { type DataWarning, dataWarnings } from "./data-warnings.ts";
 import { exampleWriter, type ExampleStore, type ExampleWriter } from "./example-store.ts";
 import { type ExampleOptions, examplesOf, supervisedTokens } from "./examples.ts";
-import type { Place, SourceRow, SourceRows } from "./read/source-row.ts";
+import { formatPlace, type Place, type SourceRow, type SourceRows } from "./read/source-row.ts";
 import { parseRow, type RowFormat } from "./rows.ts";
 import type { Row } from "./rows/row.ts";
 import { rowKey, type Split, splitByKey } from "./validation-split.ts";
@@ -96,7 +96,7 @@ class Tally {
     this.rows++;
     try {
       if ("fault" in source) throw source.fault;
-      await this.#addRow(parseRow(source.value, this.#options.format));
+      await this.#addRow(parseRow(source.value, this.#options.format), source.place);
     } catch (fault) {
       if (!(fault instanceof LorikeetError)) throw fault;
       this.#badRows++;
@@ -105,7 +105,7 @@ class Tally {
     }
   }
 
-  async #addRow(row: Row): Promise<void> {
+  async #addRow(row: Row, place: Place): Promise<void> {
     const { examples, cutTokens } = examplesOf(row, this.#options);
     const trained = examples.filter((example) => supervisedTokens(example) > 0);
     this.#hasChats ||= row.kind === "chat";
@@ -116,7 +116,7 @@ class Tally {
       if (cutTokens > 0) this.#lostAnswers++;
     }
     const key = rowKey(row, this.#options.seed ?? 0);
-    for (const example of trained) await this.#writer.append(example, key);
+    for (const example of trained) await this.#writer.append(example, key, place);
   }
 
   async finish(askedLength: number): Promise<{ store: ExampleStore; report: DataReport }> {
@@ -200,5 +200,5 @@ interface PlacedFault {
 }
 
 function describeFault({ place, fault }: PlacedFault): string {
-  return `${place.file}${place.line > 0 ? `:${place.line}` : ""}: ${fault.message}`;
+  return `${formatPlace(place)}: ${fault.message}`;
 }

@@ -1,4 +1,5 @@
 import type { Example } from "./examples.ts";
+import { formatPlace, type Place } from "./read/source-row.ts";
 
 /** Samples by number, wherever they are kept. What plans need of each is in memory. */
 export interface ExampleStore {
@@ -11,6 +12,8 @@ export interface ExampleStore {
   readonly keys: Uint32Array;
   /** Tells two sequences of samples apart. */
   readonly fingerprint: string;
+  /** The row that a sample came from: file and line, or the number of the sample, from 1. */
+  nameOf(index: number): string;
   read(index: number): Promise<Example>;
   /** Releases files; the store can't be read afterwards. */
   dispose(): Promise<void>;
@@ -18,7 +21,7 @@ export interface ExampleStore {
 
 /** Takes samples in order and then gives them by number. */
 export interface ExampleWriter {
-  append(example: Example, key: number): Promise<void>;
+  append(example: Example, key: number, place?: Place): Promise<void>;
   finish(): Promise<ExampleStore>;
 }
 
@@ -36,15 +39,20 @@ export function exampleWriter(words: WordStore = memoryWords()): ExampleWriter {
   const supervised: number[] = [];
   const keys: number[] = [];
   const starts: number[] = [];
+  const lines: number[] = [];
+  const files: { readonly first: number; readonly file: string | undefined }[] = [];
   let size = 0;
   let hash: readonly [number, number] = [0x811c9dc5, 0x2f0b4c47];
   return {
-    async append({ inputIds, labelMask }, key) {
+    async append({ inputIds, labelMask }, key, place) {
       const packed = inputIds.map((id, i) => (id << 1) | labelMask[i]!);
       starts.push(size);
       lengths.push(packed.length);
       supervised.push(labelMask.reduce((sum, bit) => sum + bit, 0));
       keys.push(key);
+      if (files.length === 0 || files.at(-1)!.file !== place?.file)
+        files.push({ first: lines.length, file: place?.file });
+      lines.push(place?.line ?? 0);
       size += packed.length;
       hash = mixWords(hash, packed);
       await words.append(packed);
@@ -56,6 +64,12 @@ export function exampleWriter(words: WordStore = memoryWords()): ExampleWriter {
         supervised: Uint32Array.from(supervised),
         keys: Uint32Array.from(keys),
         fingerprint: hash.map((half) => half.toString(16).padStart(8, "0")).join(""),
+        nameOf(index) {
+          const file = files.findLast(({ first }) => first <= index)?.file;
+          return file === undefined
+            ? `sample ${index + 1}`
+            : formatPlace({ file, line: lines[index]! });
+        },
         read: async (index) => unpack(await words.read(starts[index]!, lengths[index]!)),
         dispose: () => words.dispose(),
       };

@@ -2,6 +2,7 @@ import { type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Batch } from "./batch.ts";
 import { planEpoch, planEvaluation } from "./epoch.ts";
 import type { LabelledExample } from "./labelled.ts";
+import { formatPlace } from "./read/source-row.ts";
 import { type DataLoader, windowLoader } from "./windows.ts";
 
 /** How texts of classes become batches. */
@@ -32,7 +33,11 @@ export function labelledLoader(
       const rows = plan.map((batch) => batch.flat().map((i) => examples[i]!));
       const weight = 1 / rows.flat().length;
       const tokens = rows.flat().reduce((sum, { ids }) => sum + ids.length, 0);
-      return Promise.resolve({ batches: rows.map((row) => collate(row, options, weight)), tokens });
+      return Promise.resolve({
+        batches: rows.map((row) => collate(row, options, weight)),
+        tokens,
+        rows: rows.map((batch) => batch.map(({ place }) => formatPlace(place))),
+      });
     },
   });
 }

@@ -1,7 +1,7 @@
 import { LorikeetError, nearest } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
 import { type DataWarning, dataWarnings } from "./data-warnings.ts";
-import type { SourceRow, SourceRows } from "./read/source-row.ts";
+import { formatPlace, type Place, type SourceRow, type SourceRows } from "./read/source-row.ts";
 import { type LabelledRow, labelledRow } from "./rows/labelled.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { rowKey } from "./validation-split.ts";
@@ -12,6 +12,8 @@ export interface LabelledExample {
   readonly label: number;
   /** Of the row's content. */
   readonly key: number;
+  /** Where its row stands. */
+  readonly place: Place;
 }
 
 /** Texts of classes. */
@@ -37,6 +39,8 @@ export interface LabelledOptions {
   readonly seed: number;
 }
 
+type PlacedRow = LabelledRow & { readonly place: Place };
+
 /** Bad rows that are listed. */
 const LISTED = 20;
 
@@ -45,7 +49,7 @@ const LISTED = 20;
  * @throws LorikeetError `data-rows` listing bad rows, `data-empty`, `data-labels` for fewer than two classes
  */
 export async function buildLabelled(rows: SourceRows, options: LabelledOptions): Promise<Labelled> {
-  const read: LabelledRow[] = [];
+  const read: PlacedRow[] = [];
   const faults: string[] = [];
   for await (const source of rows) {
     const row = parse(source, options.labels);
@@ -76,13 +80,12 @@ export async function buildLabelled(rows: SourceRows, options: LabelledOptions):
 }
 
 /** The row, or what is wrong with it. */
-function parse(source: SourceRow, labels: readonly string[] | undefined): LabelledRow | string {
-  const { file, line } = source.place;
-  const place = `${file}${line > 0 ? `:${line}` : ""}`;
+function parse(source: SourceRow, labels: readonly string[] | undefined): PlacedRow | string {
+  const place = formatPlace(source.place);
   try {
     if ("fault" in source) throw source.fault;
     const row = labelledRow(source.value);
-    if (!labels || labels.includes(row.label)) return row;
+    if (!labels || labels.includes(row.label)) return { ...row, place: source.place };
     const [near] = nearest(row.label, labels, 1);
     return `${place}: Expected a label of ${labels.join(", ")}, got "${row.label}"${near === undefined ? "" : ` (did you mean "${near}"?)`}`;
   } catch (fault) {
@@ -106,12 +109,12 @@ function labelsOf(rows: readonly LabelledRow[], known: readonly string[]): reado
 }
 
 function tokenized(
-  rows: readonly LabelledRow[],
+  rows: readonly PlacedRow[],
   labels: readonly string[],
   { tokenizer, maxLength, seed }: LabelledOptions,
 ): { examples: LabelledExample[]; cutRows: number; cutTokens: number } {
   let [cutRows, cutTokens] = [0, 0];
-  const examples = rows.map(({ text, label }): LabelledExample => {
+  const examples = rows.map(({ text, label, place }): LabelledExample => {
     const ids = tokenizer.encode(text);
     const key = rowKey({ kind: "text", text: `${label}\n${text}` }, seed);
     const surplus = ids.length - maxLength;
@@ -121,7 +124,7 @@ function tokenized(
       // the last token ends the text ([SEP], </s>) and stays
       ids.splice(maxLength - 1, surplus);
     }
-    return { ids: Int32Array.from(ids), label: labels.indexOf(label), key };
+    return { ids: Int32Array.from(ids), label: labels.indexOf(label), key, place };
   });
   return { examples, cutRows, cutTokens };
 }

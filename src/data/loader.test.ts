@@ -261,3 +261,29 @@ describe("createLoader", () => {
     }
   });
 });
+
+it("the rows of a batch are named by file and line, or by number", async () => {
+  const writer = exampleWriter();
+  const places = [
+    { file: "a.jsonl", line: 3 },
+    { file: "a.jsonl", line: 5 },
+    { file: "b.txt", line: 0 },
+    undefined,
+  ];
+  for (const [i, each] of randomExamples(4).entries()) await writer.append(each, i, places[i]);
+  const store = await writer.finish();
+  expect(all(4).map((i) => store.nameOf(i))).toEqual([
+    "a.jsonl:3",
+    "a.jsonl:5",
+    "b.txt",
+    "sample 4",
+  ]);
+  const loader = createLoader(store, all(4), { ...options, batchSize: 2, accumulation: 2 });
+  const [window] = await take(loader.windows(), 1);
+  const named = window!.batches.map((batch, number) => {
+    const ids = numbers(batch, "input_ids");
+    const inBatch = all(4).filter((i) => ids.includes(i * 100));
+    return [inBatch.map((i) => store.nameOf(i)).sort(), [...window!.rows![number]!].sort()];
+  });
+  for (const [wanted, got] of named) expect(got).toEqual(wanted);
+});

@@ -27,6 +27,7 @@ export function createLoader(
     read: async (plan) => ({
       batches: await collateAll(store, plan, shape),
       tokens: sumOf(plan, store.lengths),
+      rows: plan.map((batch) => batch.flat().map((sample) => store.nameOf(sample))),
     }),
   });
 }

@@ -6,6 +6,8 @@ export interface DataWindow {
   readonly batches: readonly Batch[];
   /** Tokens in the batches, without padding; of images: how many. */
   readonly tokens: number;
+  /** Names of the rows in each batch, for errors. */
+  readonly rows?: readonly (readonly string[])[];
   /** Passes over the data at the end of this window; 1.5 is the middle of the second. */
   readonly epoch: number;
   /** Where the data continues after this window. */
@@ -44,7 +46,7 @@ export interface WindowPlan<Rows> {
   readonly read: (
     plan: readonly Rows[],
     place: { readonly epoch: number; readonly window: number },
-  ) => Promise<Pick<DataWindow, "batches" | "tokens">>;
+  ) => Promise<Pick<DataWindow, "batches" | "tokens" | "rows">>;
 }
 
 /** A loader that walks through `plan`. */

@@ -10,6 +10,8 @@ export interface Window {
   readonly batches: readonly Batch[];
   /** Numbers of the batches in the window of all processes; absent: from 0 on. */
   readonly numbers?: readonly number[];
+  /** Names of the rows in each batch of the window of all processes, for errors. */
+  readonly rows?: readonly (readonly string[])[];
   /** Tokens read, without padding; of images: how many. */
   readonly tokens: number;
   /** Passes over the data at the end of this window. */

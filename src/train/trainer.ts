@@ -80,7 +80,11 @@ async function stepped(
   const update = { ...optimizer, step, learningRate, lossScale };
   const { gradNorm } = await (setup.apply ?? adamw)(setup.engine, update);
   if (!Number.isFinite(gradNorm) && lossScale === 1)
-    await failOn(setup, state, `a finite norm of the gradients, got ${gradNorm} at step ${step}`);
+    await failOn(
+      setup,
+      state,
+      `a finite norm of the gradients, got ${gradNorm} at step ${step}${rowsIn(window)}`,
+    );
   const tokens = state.tokens + window.tokens;
   const seconds = Math.max(1e-9, (setup.now() - clock.began) / 1000);
   const event: TrainEvent = {
@@ -159,10 +163,21 @@ async function runWindow(
     const outputs = await (await program(batch)).run(feeds);
     loss += Number(outputs["loss"]!.data[0]) / lossScale;
     if (Number.isFinite(loss)) continue;
-    broken = `, micro-batch ${number + 1} of its window`;
+    broken = `, micro-batch ${number + 1} of its window${rowsIn(window, [number])}`;
     break;
   }
   return { loss, broken };
+}
+
+/** Rows that are named. */
+const NAMED = 8;
+
+/** The rows of `window`'s batches with `numbers`, as messages have them. */
+function rowsIn(window: Window, numbers = window.numbers ?? [...window.batches.keys()]): string {
+  const rows = [...new Set(numbers.flatMap((number) => window.rows?.[number] ?? []))];
+  if (rows.length === 0) return "";
+  const rest = rows.length > NAMED ? ` and ${rows.length - NAMED} more` : "";
+  return ` (${rows.slice(0, NAMED).join(", ")}${rest})`;
 }
 
 /** `batch` with its loss weights, and so its gradients, `factor` times as large. */

@@ -14,6 +14,11 @@ export type SourceRow =
 /** Rows in the order of the source. */
 export type SourceRows = AsyncIterable<SourceRow>;
 
+/** `place` as messages have it: `chats.jsonl:12`. */
+export function formatPlace({ file, line }: Place): string {
+  return line > 0 ? `${file}:${line}` : file;
+}
+
 /** The fault of a row that is not in its file's syntax. */
 export function syntaxFault(place: Place, message: string, cause?: unknown): SourceRow {
   const hint =
