@@ -14,6 +14,7 @@ test("train: adapter, metrics, curve and report; a second run is refused; resume
   ];
   const first = await lorikeet("train", ...flags, "--json");
   expect(first.code).toBe(0);
+  expect(first.err).not.toContain("trainable");
   expect(eventsIn(first.out, "end")).toMatchObject([{ reason: "completed", step: 2 }]);
   expect(eventsIn(first.out, "sample")).toMatchObject([{ prompt: "Hello!" }]);
   expect(await readdir(folder)).toEqual(
@@ -76,6 +77,9 @@ test("train stops early and keeps the adapter of the best evaluation, even if th
     ...["--threads", "1", "--no-report"],
   );
   expect(code, err).toBe(0);
+  expect(err).toMatch(
+    /^\d+ samples, [\d,]+ of [\d,]+ tokens supervised, [\d,]+ trainable parameters \(0\.\d+ %\), 9 steps\n/,
+  );
   expect(out).toMatch(
     /^2 steps in .*\nstopped early: lowest evaluation loss \S+ at step 0, whose/m,
   );

@@ -97,6 +97,7 @@ export async function openImageData(
     stepsPerEpoch: loader.windowsIn(1),
     windows: (cursor) => loader.windows(cursor),
     evaluation: imageEvaluation(source),
+    report: { samples: all.images.length },
     warnings: [...all.warnings, ...other.warnings, ...prior.warnings],
   };
 }

@@ -39,7 +39,10 @@ export async function openLabelledData(model: Model, config: TrainConfig): Promi
     stepsPerEpoch: loader.windowsIn(1),
     windows: (cursor) => loader.windows(cursor),
     evaluation: held.length > 0 ? () => labelledBatches(held, evalShape) : undefined,
-    report: { tokens: read.tokens, longest: read.longest, supervisedTokens: examples.length },
+    report: {
+      ...{ samples: examples.length, supervisedTokens: examples.length },
+      ...{ tokens: read.tokens, longest: read.longest },
+    },
     warnings: [...read.warnings, ...(other?.warnings ?? [])],
   };
 }

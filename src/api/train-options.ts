@@ -3,6 +3,7 @@ import type { LaunchedRank } from "../host/ranks.ts";
 import { checkTrainConfig } from "../host/train-config-read.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { loraOfConfig, settingsOfLora } from "../host/lora-settings.ts";
+import type { RunSize } from "./run-size.ts";
 
 type Camel<S extends string> = S extends `${infer A}_${infer B}`
   ? `${A}${Capitalize<Camel<B>>}`
@@ -27,6 +28,8 @@ export interface TrainOptions extends Omit<CamelConfig, "data" | "evalData" | "s
   readonly signal?: AbortSignal;
   /** Told how many rows of a data set are read and tokenized, now and then. */
   readonly onRows?: (rows: number) => void;
+  /** Told before the first step how much is trained, on what. */
+  readonly onStart?: (size: RunSize) => void;
 }
 
 /** A run's settings, checked and complete. */
@@ -36,13 +39,14 @@ export interface ResolvedRun {
   readonly outputDir: string | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onRows?: (rows: number) => void;
+  readonly onStart?: (size: RunSize) => void;
   /** This process among those that a launcher started to train together; absent: it is alone. */
   readonly ranks?: LaunchedRank;
 }
 
 /** Checks `options` and fills in defaults. @throws LorikeetError `config` naming each wrong key */
 export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
-  const { lora, epochs, batchSize, signal, onRows, ...rest } = options;
+  const { lora, epochs, batchSize, signal, onRows, onStart, ...rest } = options;
   const raw: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(rest) as [string, unknown][])
     if (value !== undefined)
@@ -54,5 +58,6 @@ export function resolveTrainOptions(options: TrainOptions): ResolvedRun {
   return {
     ...{ config, lora: lora ?? loraOfConfig(config), outputDir: options.outputDir, signal },
     ...(onRows && { onRows }),
+    ...(onStart && { onStart }),
   };
 }

@@ -23,6 +23,7 @@ import { chooseOptimizer } from "./choose-optimizer.ts";
 import { openEngine } from "./open-engine.ts";
 import { openRecord } from "./record.ts";
 import { isFollower, openRunStore, type RunStore } from "./run-store.ts";
+import { runSize, type RunSize } from "./run-size.ts";
 import type { ResolvedRun } from "./train-options.ts";
 
 /** The samples of a run as batches. */
@@ -31,6 +32,8 @@ export interface TaskData {
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   readonly windows: TrainSetup["windows"];
+  /** What was read. */
+  readonly report: RunSize["data"];
   /** Batches of the evaluation data, whose loss weights add up to 1; undefined when there is none. */
   readonly evaluation: (() => AsyncIterable<Batch>) | undefined;
 }
@@ -48,7 +51,7 @@ export interface TrainTask {
   /** What is made of the trained adapter. */
   readonly finish?: (adapter: Adapter) => Promise<Adapter>;
   /** The layers that it is for. */
-  readonly base: Pick<AdapterBase, "layers" | "family">;
+  readonly base: Pick<AdapterBase, "layers" | "family" | "weights">;
   readonly graphFor: TrainSetup["graphFor"];
   readonly leanGraphFor?: TrainSetup["leanGraphFor"];
   readonly evaluationGraphFor: (batch: Batch) => Graph;
@@ -106,6 +109,7 @@ export async function* runEvents(
   let trained: Adapter | undefined;
   let record: Awaited<ReturnType<typeof openRecord>> = undefined;
   try {
+    if (!isFollower(run)) run.onStart?.(runSize(task));
     if (!isFollower(run)) record = await openRecord(run, store.resumed?.state.step);
     const keep = (adapter: Adapter): void => finish((trained = adapter));
     for await (const event of taskEvents(task, run, store, keep)) {

@@ -15,7 +15,7 @@ import type { TaskData } from "./train-task.ts";
 
 /** The texts of a run as batches, and what was found in them. */
 export interface TextData extends TaskData {
-  readonly report: Pick<DataReport, "tokens" | "longest" | "supervisedTokens">;
+  readonly report: Pick<DataReport, "samples" | "tokens" | "longest" | "supervisedTokens">;
   readonly warnings: DataReport["warnings"];
 }
 

@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
 import { loadModel } from "../api/load-model.ts";
+import type { RunSize } from "../api/run-size.ts";
 import { startRun } from "../api/train.ts";
 import type { ResolvedRun } from "../api/train-options.ts";
 import { formatDuration } from "../host/run-files/run-numbers.ts";
@@ -16,6 +17,7 @@ import { showDownload } from "./download.ts";
 import { withInterrupt } from "./interrupt.ts";
 import { showProgress } from "./progress.ts";
 import { showRows } from "./rows-progress.ts";
+import { sizeLine } from "./size-line.ts";
 
 const EXAMPLES = `
 Examples:
@@ -61,12 +63,17 @@ export async function runTraining(
       if (signal.aborted) process.exit(EXIT_CODES.interrupted); // there is nothing to save yet
       rows.read(count);
     };
+    const onStart = (size: RunSize): void => {
+      rows.end();
+      context.err.write(`${sizeLine(size)}\n`);
+    };
     const run = {
       config,
       lora: loraOfConfig(config),
       outputDir: config.output_dir,
       signal,
       onRows,
+      ...(!json && { onStart }),
     };
     const { events: happening, dispose } = await startTask(run, context);
     try {
