@@ -64,11 +64,16 @@ function answerByPrefix(chat: Turn): Span | undefined {
   const prompt = tryRender(chat, messages.slice(0, turn), true);
   const upTo = turn === messages.length - 1 ? text : tryRender(chat, messages.slice(0, turn + 1));
   if (prompt === undefined || prompt === before || !upTo?.startsWith(prompt)) return undefined;
-  const alone = tryRender(chat, withMark(chat).slice(0, turn + 1));
-  const spare = alone === undefined ? "" : tailOf(alone).slice(endingOf(alone).length);
+  const spare = /\s$/.test(upTo) ? spareSpace(chat) : "";
   const end = upTo.endsWith(spare) ? upTo.length - spare.length : upTo.length;
   if (end <= prompt.length || !text.startsWith(upTo.slice(0, end))) return undefined;
   return { start: prompt.length, end };
+}
+
+/** The white space that the template puts between the end of the turn and a next one. */
+function spareSpace(chat: Turn): string {
+  const alone = tryRender(chat, withMark(chat).slice(0, chat.turn + 1));
+  return alone === undefined ? "" : tailOf(alone).slice(endingOf(alone).length);
 }
 
 /**
