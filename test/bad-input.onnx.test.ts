@@ -183,6 +183,17 @@ describe("settings that the model does not allow", () => {
     expect(err).toContain("and 5 other layers can use: the smaller side of its weight is 128");
   });
 
+  test("patterns, exclusions and layers that match nothing are warnings", async () => {
+    const { code, err } = await train("--rank-pattern", "{q_prj: 2, v_proj: 2}", "--alpha-pattern", "{nothing: 3}", "--exclude-modules", "o_prj,up_proj", "--layers-to-transform", "0,99"); // prettier-ignore
+    expect(code, err).toBe(0);
+    expect(err.match(/warning\[lora-unused\]: .*/g)).toEqual([
+      'warning[lora-unused]: rank_pattern "q_prj" (did you mean "q_proj", "k_proj", "v_proj"?) matches no layer',
+      'warning[lora-unused]: alpha_pattern "nothing" matches no layer',
+      'warning[lora-unused]: exclude_modules "o_prj" (did you mean "o_proj", "q_proj", "k_proj"?) matches no layer',
+      "warning[lora-unused]: layers_to_transform 99 matches no layer",
+    ]);
+  });
+
   test("more memory than there is: refused before it starts, with what to change", () =>
     expectError(
       ["--packing", "--per-device-train-batch-size", "200000", "--max-length", "1024"],

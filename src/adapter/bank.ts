@@ -122,6 +122,12 @@ export class AdapterBank {
     for (const [row, active] of rows.entries())
       for (const [name, factor] of Object.entries(active)) {
         const { start, rank } = this.rangeOf(name);
+        if (!Number.isFinite(factor))
+          throw new LorikeetError(
+            "adapter-factor",
+            `Expected a finite number as the factor of adapter "${name}", got ${factor}`,
+            { hint: "1 is the adapter as it was trained, 0 leaves it out." },
+          );
         data.fill(factor, row * this.rank + start, row * this.rank + start + rank);
       }
     return tensor("f32", [rows.length, this.rank], data);

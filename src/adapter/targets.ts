@@ -78,6 +78,49 @@ export function rankWarnings(
   ];
 }
 
+/** A warning for each pattern, exclusion or layer number of `config` that does nothing: PEFT leaves them unsaid. */
+export function unusedWarnings(
+  config: LoraConfig,
+  sites: ReadonlyMap<string, LoraSite>,
+  candidates: readonly LoraCandidate[],
+): { code: string; message: string }[] {
+  const adapted = [...sites.keys()];
+  const modules = candidates.map(({ module }) => module);
+  const { excludeModules = [], layersToTransform = [] } = config;
+  const patterns = (["rankPattern", "alphaPattern"] as const).flatMap((field) =>
+    unmatched(Object.keys(config[field]), adapted, matchesPattern).map(
+      (entry) => `${field === "rankPattern" ? "rank_pattern" : "alpha_pattern"} ${entry}`,
+    ),
+  );
+  const excluded = unmatched([excludeModules].flat(), modules, (entry, module) =>
+    matchesModule(typeof excludeModules === "string" ? entry : [entry], module),
+  ).map((entry) => `exclude_modules ${entry}`);
+  const layers = layersToTransform
+    .filter((layer) => !adapted.some((module) => `.${module}.`.includes(`.${layer}.`)))
+    .map((layer) => `layers_to_transform ${layer}`);
+  return [...patterns, ...excluded, ...layers].map((entry) => ({
+    code: "lora-unused",
+    message: `${entry} matches no layer`,
+  }));
+}
+
+/** The entries that match none of `modules`, quoted, with the nearest endings. */
+function unmatched(
+  entries: readonly string[],
+  modules: readonly string[],
+  matches: (entry: string, module: string) => boolean,
+): string[] {
+  const endings = [...new Set(modules.map((module) => module.split(".").at(-1)!))];
+  return entries
+    .filter((entry) => !modules.some((module) => matches(entry, module)))
+    .map((entry) => `"${entry}"${suggestion(entry, endings)}`);
+}
+
+function suggestion(name: string, endings: readonly string[]): string {
+  const near = nearest(name, endings);
+  return near.length > 0 ? ` (did you mean ${near.map((text) => `"${text}"`).join(", ")}?)` : "";
+}
+
 function smallerSide({ inFeatures, outFeatures, kernel, groups }: LoraCandidate): number {
   const area = kernel.reduce((product, size) => product * size, 1);
   return Math.min((inFeatures / groups) * area, outFeatures);
@@ -126,10 +169,12 @@ function patternValue(
   pattern: Readonly<Record<string, number>>,
   module: string,
 ): number | undefined {
-  const key = Object.keys(pattern).find((regex) =>
-    new RegExp(`^(?:.*\\.)?(?:${regex})$`).test(module),
-  );
+  const key = Object.keys(pattern).find((regex) => matchesPattern(regex, module));
   return key === undefined ? undefined : pattern[key];
+}
+
+function matchesPattern(regex: string, module: string): boolean {
+  return new RegExp(`^(?:.*\\.)?(?:${regex})$`).test(module);
 }
 
 function reportMisses(
@@ -147,10 +192,9 @@ function reportMisses(
   const hasOthers = (config.modulesToSave ?? []).length > 0 && wanted.length === 0;
   if ((count > 0 || hasOthers) && missed.length === 0) return;
   const endings = modules.map((module) => module.split(".").at(-1)!);
-  const missing = (missed.length > 0 ? missed : [wanted].flat()).map((target) => {
-    const near = nearest(target, endings);
-    return `"${target}"${near.length > 0 ? ` (did you mean ${near.map((name) => `"${name}"`).join(", ")}?)` : ""}`;
-  });
+  const missing = (missed.length > 0 ? missed : [wanted].flat()).map(
+    (target) => `"${target}"${suggestion(target, endings)}`,
+  );
   throw new LorikeetError(
     "lora-targets",
     `Expected LoRA targets to match layers of the model; nothing matches ${missing.join(", ")}`,

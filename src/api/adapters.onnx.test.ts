@@ -126,6 +126,9 @@ it("refuses what cannot share a bank, with the remedy, and keeps what it holds",
   expect(await codeOf(bank.replaceAdapter("nobody", loaded["lora"]!))).toBe("adapter-name");
   expect(await codeOf(bank.deleteAdapter("nobody"))).toBe("adapter-name");
   expect(() => bank.setAdapter("larra")).toThrow('Expected a loaded adapter, got "larra"');
+  expect(() => bank.setAdapter({ lora: NaN })).toThrow('factor of adapter "lora", got NaN');
+  expect(await codeOf(bank.logits([ids], ["lora", null]))).toBe("shape");
+  for await (const token of bank.generate([])) expect(token).toBe("nothing");
   for (let i = 0; i < 8; i++) {
     const code = await codeOf(bank.loadAdapter(`more-${i}`, loaded["lora"]!));
     if (code === "none") continue;

@@ -5,6 +5,7 @@ import { resolveTargets } from "../adapter/targets.ts";
 import type { Engine } from "../backends/backend.ts";
 import type { Message } from "../data/message.ts";
 import { createDecoder, type Decoder, type DecodeShape } from "../generate/decoder.ts";
+import { LorikeetError } from "../errors.ts";
 import type { Graph } from "../ir/graph.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { decodeGraph, type TrainPlan } from "../train/plan.ts";
@@ -44,7 +45,7 @@ export interface Adapters {
   deleteAdapter(name: string): Promise<void>;
   /** @throws LorikeetError `adapter-name` */
   renameAdapter(from: string, to: string): void;
-  /** Chooses what acts from now on. @throws LorikeetError `adapter-name` */
+  /** Chooses what acts from now on. @throws LorikeetError `adapter-name`, `adapter-factor` */
   setAdapter(choice: AdapterChoice): void;
   /** The base alone acts until `enableAdapters`. */
   disableAdapters(): void;
@@ -153,6 +154,11 @@ class EngineAdapters implements Adapters {
     rows: readonly (readonly number[])[],
     choices: readonly AdapterChoice[] = [],
   ): Promise<Tensor> {
+    if (choices.length > rows.length)
+      throw new LorikeetError(
+        "shape",
+        `Expected a choice of adapters for each of ${rows.length} rows at most, got ${choices.length}`,
+      );
     const adapter_scales = this.scalesOf(rows.map((_, row) => choices[row]));
     return logitsOf(this.engine, this.plan, rows, { adapter_scales });
   }
@@ -161,6 +167,7 @@ class EngineAdapters implements Adapters {
     prompts: readonly AdapterPrompt[],
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken & { readonly row: number }, void, undefined> {
+    if (prompts.length === 0) return;
     this.rowScales = this.scalesOf(prompts.map(({ adapter }) => adapter));
     const rows = prompts.map(({ prompt }, row) => openRow(this.model, prompt, options, row));
     let next = await this.decoder.start(rows.map(({ ids }) => ids));

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
 import { plainLora } from "../adapter/plain-lora.ts";
-import { rankWarnings } from "../adapter/targets.ts";
+import { rankWarnings, unusedWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
@@ -102,7 +102,10 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   const adapted = own.withAdapter(start);
   const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
   const plan: TrainPlan = { ...adapted.plan, checkpointing, ...heldBy(config) };
-  const ranks = rankWarnings(plan.sites, model.layers);
+  const ranks = [
+    ...rankWarnings(plan.sites, model.layers),
+    ...unusedWarnings(run.lora, plan.sites, model.layers),
+  ];
   const { engine, warnings } = await openTaskEngine(adapted.weights, run);
   try {
     if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(model, run, plan, data));
