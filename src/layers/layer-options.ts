@@ -1,4 +1,5 @@
 import { type LoraConfig, type LoraInit, lora } from "../adapter/lora-config.ts";
+import { isKnownInit } from "../adapter/lora-faults.ts";
 import { LorikeetError } from "../errors.ts";
 import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 
@@ -22,6 +23,11 @@ export interface LayerOptions {
   readonly seed?: number;
 }
 
+const PLACES: ReadonlySet<string> = new Set(["input", "output"]);
+
+/** They look at data or quantize the base. */
+const MODEL_INITS: ReadonlySet<LoraInit> = new Set<LoraInit>(["eva", "loftq"]);
+
 /** The layer's name in its graph; adapter tensors are `lora_A.weight` … */
 export const MODULE = "layer";
 
@@ -41,6 +47,7 @@ export interface LayerAdapter {
  */
 export function layerAdapter(shape: LayerShape, options: LayerOptions): LayerAdapter {
   const { r, alpha, dropout, init, useRslora, useDora } = { ...lora(), ...options };
+  const { dropoutOn = "input" } = options;
   const sizes = {
     inFeatures: shape.inFeatures,
     outFeatures: shape.outFeatures,
@@ -48,6 +55,7 @@ export function layerAdapter(shape: LayerShape, options: LayerOptions): LayerAda
   };
   const faults = [
     Number.isInteger(r) && r >= 0 ? "" : `r to be a whole number from 0, got ${r}`,
+    ...valueFaults({ alpha, init, dropoutOn }),
     dropout >= 0 && dropout < 1 ? "" : `dropout to be from 0 to below 1, got ${dropout}`,
     [sizes.inFeatures, sizes.outFeatures, ...sizes.kernel].every(isSize)
       ? ""
@@ -68,7 +76,7 @@ export function layerAdapter(shape: LayerShape, options: LayerOptions): LayerAda
       rank: r,
       scale: r === 0 ? 0 : alpha / (useRslora ? Math.sqrt(r) : r),
       dropout,
-      dropoutOn: options.dropoutOn ?? "input",
+      dropoutOn,
       useDora,
       loraBias: false,
     },
@@ -78,4 +86,17 @@ export function layerAdapter(shape: LayerShape, options: LayerOptions): LayerAda
 
 function isSize(size: number): boolean {
   return Number.isInteger(size) && size > 0;
+}
+
+function valueFaults(
+  options: Required<Pick<LayerOptions, "alpha" | "dropoutOn">> & { readonly init: LoraInit },
+): string[] {
+  const { alpha, dropoutOn, init } = options;
+  return [
+    Number.isFinite(alpha) ? "" : `alpha to be a number, got ${String(alpha)}`,
+    PLACES.has(dropoutOn) ? "" : `dropoutOn to be input or output, got ${dropoutOn}`,
+    isKnownInit(init) && !MODEL_INITS.has(init)
+      ? ""
+      : `init to be one that a layer alone can have, got ${JSON.stringify(init)}`,
+  ];
 }

@@ -233,6 +233,13 @@ it("refuses options, inputs and weights that do not fit", () => {
   expect(
     codeOf(() => new LoraConv2d({ inChannels: 4, outChannels: 4, kernelSize: 1, r: 3, groups: 2 })),
   ).toBe("layer-options");
+  for (const wrong of [{ alpha: NaN }, { init: "eva" }, { init: "pisa" }, { dropoutOn: "outptu" }])
+    expect(codeOf(() => new LoraLinear({ ...small, ...(wrong as object) }))).toBe("layer-options");
+  const rows = new LoraEmbedding({ numEmbeddings: 4, embeddingDim: 3, r: 1 });
+  for (const id of [-1n, 4n])
+    expect(codeOf(() => rows.forward(tensor("i64", [1], BigInt64Array.of(id))))).toBe(
+      "embedding-id",
+    );
   expect(codeOf(() => new LoraLinear(small).forward(normal([2, 5], "x")))).toBe("shape");
   expect(codeOf(() => new LoraLinear(small).loadBase(normal([6, 5], "w")))).toBe("shape");
   const grouped = new LoraConv2d({ inChannels: 4, outChannels: 4, kernelSize: 1, r: 2, groups: 2 });

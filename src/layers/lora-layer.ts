@@ -57,8 +57,12 @@ export class LoraLayer {
     return this.original !== undefined;
   }
 
-  /** The layer on x; f32. In training mode with dropout, each call drops other elements. @throws LorikeetError `shape` */
+  /**
+   * The layer on x; f32. In training mode with dropout, each call drops other elements.
+   * @throws LorikeetError `shape`, `embedding-id` for an id without a row
+   */
   forward(x: Tensor): Tensor {
+    if (this.kind.takesIds) this.checkIds(x);
     const { node, feeds } = this.graph(x.shape);
     const bind = { ...feeds, x, ...(this.seeds && { dropout_seed: this.nextSeed() }) };
     const [value] = interpret([node], (name) => (bind as Record<string, Tensor>)[name]!);
@@ -196,6 +200,17 @@ export class LoraLayer {
       isTransposed: isTransposed(candidate),
       ...(magnitude && { magnitude }),
     };
+  }
+
+  private checkIds({ data }: Tensor): void {
+    const rows = this.kind.shape.inFeatures;
+    for (const id of data)
+      if (!Number.isInteger(Number(id)) || id < 0 || id >= rows)
+        throw new LorikeetError(
+          "embedding-id",
+          `Expected whole numbers from 0 to ${rows - 1}, got ${id}`,
+          { hint: "Make the embedding larger, or look at what made the ids." },
+        );
   }
 
   private refuseMerged(): void {
