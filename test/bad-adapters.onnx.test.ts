@@ -109,6 +109,16 @@ describe("an adapter is refused, with a code and a hint, and nothing is written"
       await saveAdapter(read, folder);
     });
     expect(await refused(adapter, "not-finite")).toContain("NaN");
+    const out = join(root, "must-not-appear");
+    for (const to of ["peft", "mlx", "gguf"]) {
+      const told = await lorikeet("convert", adapter, "--to", to, "-m", MODEL, "-o", out);
+      expect([told.code, told.err]).toEqual([1, expect.stringContaining("error[not-finite]")]);
+    }
+    const restored = await lorikeet("unmerge", "-m", MODEL, "-a", adapter, "-o", out);
+    expect([restored.code, restored.err]).toEqual([1, expect.stringContaining("error[not-finite]")]); // prettier-ignore
+    const said = await lorikeet("generate", "-a", adapter, "-p", "Once");
+    expect([said.code, said.err]).toEqual([1, expect.stringContaining("error[not-finite]")]);
+    expect(existsSync(out)).toBe(false);
   });
 
   test("the wrong base: every tensor that does not fit", async () => {

@@ -10,6 +10,7 @@ import {
 import { changedBase } from "../adapter/changed-base.ts";
 import type { FamilyTargets } from "../adapter/targets.ts";
 import { tiedCopies } from "../adapter/tied-copies.ts";
+import { refuseNonFinite } from "../adapter/finite.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import { type ChatTemplate, createChatTemplate } from "../data/chat-template.ts";
 import { createTokenizer, type Tokenizer } from "../data/tokenizer.ts";
@@ -92,6 +93,7 @@ function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model 
   const attachment = adapter ? attach(adapter, layers, family) : noAttachment;
   const plan: TrainPlan = { config, ...attachment, checkpointing: false };
   if (adapter) checkAdapter(plan, attachment, copiesOf(adapter, base));
+  if (adapter) refuseNonFinite(adapter);
   const weights = adapter
     ? changedBase(stored, adapter, { layers, sites: attachment.sites })
     : stored;

@@ -1,4 +1,5 @@
 import type { Adapter } from "../adapter/adapter.ts";
+import { refuseNonFinite } from "../adapter/finite.ts";
 import { saveCheckpoint, type SavedModel, type SaveOptions } from "../host/save-checkpoint.ts";
 import { type UnmergeError, unmergedCheckpoint } from "../host/unmerged-checkpoint.ts";
 import type { Model } from "./model.ts";
@@ -11,7 +12,7 @@ export interface UnmergeResult extends SavedModel {
 /**
  * Writes `merged` with `adapter` taken out again as a Hugging Face folder: the base within two roundings of the
  * dtype. `base` is compared with the result where it is given.
- * @throws LorikeetError `cannot-unmerge`, `adapter-mismatch`, `output-exists`
+ * @throws LorikeetError `cannot-unmerge`, `adapter-mismatch`, `not-finite`, `output-exists`
  */
 export async function unmerge(
   merged: Model,
@@ -19,6 +20,7 @@ export async function unmerge(
   outDir: string,
   options: SaveOptions & { readonly base?: Model } = {},
 ): Promise<UnmergeResult> {
+  refuseNonFinite(adapter);
   const { checkpoint, layers, family } = merged;
   const model = { layers, head: family.head };
   const result = unmergedCheckpoint(checkpoint, adapter, model, options.base?.checkpoint.weights);

@@ -1,5 +1,6 @@
 import { basename, extname } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
+import { refuseNonFinite } from "../adapter/finite.ts";
 import { loadPipeline, pipelineNaming } from "../api/image-pipeline.ts";
 import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { exportGguf } from "../api/merge.ts";
@@ -80,9 +81,13 @@ async function convertAdapter(
   if (!overwrite) await refuseExisting(output);
   if (to === "onnx" || to === "diffusers" || to === "kohya")
     command.error(`error: ${source} is an adapter of a language model; ${to === "onnx" ? "merge it for Transformers.js (lorikeet merge --to onnx)" : `${to} files hold those of image models`}`, { exitCode: 2 }); // prettier-ignore
-  if (to === "peft" && model === undefined && !plain)
-    return saveAdapter(await loadAnyAdapter(source, undefined, options), output);
+  if (to === "peft" && model === undefined && !plain) {
+    const alone = await loadAnyAdapter(source, undefined, options);
+    refuseNonFinite(alone);
+    return saveAdapter(alone, output);
+  }
   const { adapter: read, base } = await loadWithBase(source, model, options);
+  refuseNonFinite(read);
   if (to === "peft" && !plain) return saveAdapter(read, output);
   const adapter = await plainAdapter(read, base);
   if (to === "peft") return saveAdapter(adapter, output);
