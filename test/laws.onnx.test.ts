@@ -7,17 +7,16 @@ import type { Adapter } from "../src/adapter/adapter.ts";
 import { topSingular } from "../src/adapter/linear-algebra.ts";
 import { initialAdapter } from "../src/adapter/initial-adapter.ts";
 import { lora, type LoraConfig } from "../src/adapter/lora-config.ts";
-import { trainedAdapter } from "../src/adapter/trained-adapter.ts";
 import { lossFeeds } from "../src/api/feeds.ts";
 import { loadModel } from "../src/api/load-model.ts";
 import { merge } from "../src/api/merge.ts";
 import type { Model } from "../src/api/model.ts";
 import { rootsOf, topological } from "../src/ir/graph.ts";
 import { isFrozen, isTrainable } from "../src/ops/leaf.ts";
-import { convert, toFloat64 } from "../src/tensor/convert.ts";
-import type { Tensor } from "../src/tensor/tensor.ts";
-import { stepShape, trainableParameters, trainingGraph } from "../src/train/plan.ts";
+import { toFloat64 } from "../src/tensor/convert.ts";
+import { trainingGraph } from "../src/train/plan.ts";
 import { lorikeet } from "./support/command.ts";
+import { trainSteps } from "./support/train-steps.ts";
 
 const fixtures = join(import.meta.dirname, "fixtures/models");
 const rows = [0, 1, 2].map((b) => Array.from({ length: 11 }, (_, t) => (17 * b + 7 * t + 3) % 128));
@@ -42,19 +41,7 @@ function fresh(model: Model, config: Partial<LoraConfig>): Promise<Adapter> {
 /** `start` after a few steps at a rate that moves everything. */
 async function trained(base: Model, start: Adapter, steps = 4): Promise<Adapter> {
   const model = base.withAdapter(start);
-  const engine = await model.openEngine();
-  const feeds = lossFeeds(rows, rows);
-  const program = await engine.compile(trainingGraph(model.plan, { ...stepShape(feeds), hasSegments: false })); // prettier-ignore
-  for (let step = 1; step <= steps; step++) {
-    await program.run(feeds);
-    const rate = { learningRate: 1e-2, betas: [0.9, 0.999] as const, eps: 1e-8 };
-    await engine.applyGradients({ step, ...rate, weightDecay: 0, maxGradNorm: 1 });
-  }
-  const names = new Set(trainableParameters(model.plan).map(({ name }) => name!));
-  const read = async (name: string): Promise<Tensor> => convert(await engine.get(name), "f32");
-  const adapter = await trainedAdapter(start, model.base, { names, read });
-  await engine.dispose();
-  return adapter;
+  return (await trainSteps(model, start, lossFeeds(rows, rows), steps)).adapter;
 }
 
 function largest(a: ArrayLike<number>, b: ArrayLike<number>): number {

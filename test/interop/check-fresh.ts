@@ -14,17 +14,16 @@ import { EVA_DEFAULTS, type LoraConfig } from "../../src/adapter/lora-config.ts"
 import { parsePeftConfig } from "../../src/adapter/peft-config.ts";
 import { plainLora } from "../../src/adapter/plain-lora.ts";
 import { resolveTargets } from "../../src/adapter/targets.ts";
-import { trainedAdapter } from "../../src/adapter/trained-adapter.ts";
 import { classFeeds, lossFeeds } from "../../src/api/feeds.ts";
 import { createModel, type Model } from "../../src/api/model.ts";
 import { serializeSafetensors } from "../../src/formats/safetensors-write.ts";
 import { saveAdapter } from "../../src/host/adapter-files.ts";
 import { openFolder } from "../../src/host/open-checkpoint.ts";
-import { convert } from "../../src/tensor/convert.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { activationsGraph, countedRows, inputSources } from "../../src/train/activations.ts";
-import { stepShape, trainableParameters, trainingGraph } from "../../src/train/plan.ts";
+import { stepShape } from "../../src/train/plan.ts";
 import { int64 } from "../../src/api/feeds.ts";
+import { trainSteps } from "../support/train-steps.ts";
 import { interopBase, tensorsOf } from "./peft-cases.ts";
 
 const STEPS = 3;
@@ -118,21 +117,9 @@ async function trained(
   start: Adapter,
   rows: readonly (readonly number[])[],
 ): Promise<{ losses: number[]; adapter: Adapter }> {
-  const engine = await model.openEngine();
   const isClassifier = model.labels !== undefined;
   const feeds = isClassifier ? classFeeds(rows, rows.map((_, i) => [i % 3])) : lossFeeds(rows, rows); // prettier-ignore
-  const program = await engine.compile(trainingGraph(model.plan, { ...stepShape(feeds), hasSegments: false })); // prettier-ignore
-  const losses: number[] = [];
-  for (let step = 1; step <= STEPS; step++) {
-    losses.push(Number((await program.run(feeds))["loss"]!.data[0]));
-    const rate = { learningRate: 1e-2, betas: [0.9, 0.999] as const, eps: 1e-8 };
-    await engine.applyGradients({ step, ...rate, weightDecay: 0, maxGradNorm: 1 });
-  }
-  const names = new Set(trainableParameters(model.plan).map(({ name }) => name!));
-  const read = async (name: string): Promise<Tensor> => convert(await engine.get(name), "f32");
-  const adapter = await trainedAdapter(start, model.base, { names, read });
-  await engine.dispose();
-  return { losses, adapter };
+  return trainSteps(model, start, feeds, STEPS);
 }
 
 function rowsOf({ shape, data }: Tensor): number[][] {
