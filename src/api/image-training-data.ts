@@ -14,7 +14,7 @@ import type { ImagePipeline } from "./image-pipeline.ts";
 import type { ImageSession } from "./image-session.ts";
 import { checkSize } from "./imagine.ts";
 import type { ResolvedRun } from "./train-options.ts";
-import type { TaskData } from "./train-task.ts";
+import { type TaskData, windowsOf } from "./train-task.ts";
 
 /** The files that a run reads. */
 export interface TrainingFiles {
@@ -93,9 +93,7 @@ export async function openImageData(
   };
   const loader = imageLoader(source);
   return {
-    totalSteps: config.max_steps > 0 ? config.max_steps : loader.windowsIn(config.num_train_epochs),
-    stepsPerEpoch: loader.windowsIn(1),
-    windows: (cursor) => loader.windows(cursor),
+    ...windowsOf(loader, config),
     evaluation: imageEvaluation(source),
     report: { samples: all.images.length },
     warnings: [...all.warnings, ...other.warnings, ...prior.warnings],

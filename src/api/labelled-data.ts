@@ -5,6 +5,7 @@ import { readDataset } from "../host/dataset-files.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
+import { windowsOf } from "./train-task.ts";
 import type { TextData } from "./training-data.ts";
 
 /** The texts of a run as batches, and their classes. */
@@ -35,9 +36,7 @@ export async function openLabelledData(model: Model, config: TrainConfig): Promi
   const evalShape = { ...shape, batchSize: config.per_device_eval_batch_size };
   return {
     labels,
-    totalSteps: config.max_steps > 0 ? config.max_steps : loader.windowsIn(config.num_train_epochs),
-    stepsPerEpoch: loader.windowsIn(1),
-    windows: (cursor) => loader.windows(cursor),
+    ...windowsOf(loader, config),
     evaluation: held.length > 0 ? () => labelledBatches(held, evalShape) : undefined,
     report: {
       ...{ samples: examples.length, supervisedTokens: examples.length },

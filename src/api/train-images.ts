@@ -22,7 +22,6 @@ import {
   imageTrainingGraph,
   trainsText,
 } from "../train/image-plan.ts";
-import type { Batch } from "../train/setup.ts";
 import { heldBy } from "./choose-optimizer.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
 import { openImageSession } from "./image-session.ts";
@@ -32,7 +31,14 @@ import type { RunStore } from "./run-store.ts";
 import { samplePainter } from "./sample-images.ts";
 import { trainRun, type TrainRun } from "./train.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
-import { openTaskEngine, windowConfig, type TrainKind, type TrainTask } from "./train-task.ts";
+import {
+  isCheckpointed,
+  openTaskEngine,
+  stepGraphs,
+  windowConfig,
+  type TrainKind,
+  type TrainTask,
+} from "./train-task.ts";
 
 /** Images in the report that were trained on. */
 const SHOWN = 10;
@@ -105,7 +111,6 @@ async function openImageTask(
 ): Promise<TrainTask> {
   const { config } = run;
   const { weights, configs } = pipeline.checkpoint;
-  const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
   checkImageLora(run.lora);
   const base = adapterBaseOf(pipeline, config);
   const lora = { ...run.lora, targetModules: targetsOf(run) };
@@ -114,8 +119,8 @@ async function openImageTask(
     startOf(pipeline) ??
     (await initialAdapter(lora, base, { seed: config.seed }));
   const sites = resolveTargets(lora, base.layers, base.family);
+  const checkpointing = isCheckpointed(config);
   const plan: ImagePlan = { configs, sites, checkpointing, ...heldBy(config) };
-  const lean: ImagePlan = { ...plan, checkpointing: true };
   const files = await trainingFiles(pipeline, run); // errors in captions come before any work
   const { engine, warnings } = await openTaskEngine(weights, run);
   try {
@@ -127,10 +132,7 @@ async function openImageTask(
       ...{ engine, data, unit: "images", start, base, sites },
       warnings: [...data.warnings, ...rankWarnings(plan.sites, pipeline.layers), ...warnings],
       parameters: imageParameters(plan),
-      graphFor: (batch) => imageTrainingGraph(plan, denoiseShape(batch)),
-      ...(config.checkpointing === "auto" && {
-        leanGraphFor: (batch: Batch) => imageTrainingGraph(lean, denoiseShape(batch)),
-      }),
+      ...stepGraphs(plan, config, (own, batch) => imageTrainingGraph(own, denoiseShape(batch))),
       evaluationGraphFor: (batch) => imageEvaluationGraph(plan, denoiseShape(batch)),
       ...(after && { after }),
     };

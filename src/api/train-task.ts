@@ -4,6 +4,7 @@ import { parametersOf } from "../adapter/attach.ts";
 import { trainedAdapter } from "../adapter/trained-adapter.ts";
 import type { Engine, WeightSource } from "../backends/backend.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
+import type { DataLoader } from "../data/windows.ts";
 import type { RunReport } from "../host/run-files/report.ts";
 import { readRank } from "../host/ranks.ts";
 import type { AdapterStorage } from "../host/run-store.ts";
@@ -18,6 +19,7 @@ import { learningRateSchedule } from "../train/schedule.ts";
 import { programCache } from "../train/program-cache.ts";
 import { shareOf } from "../train/ranks.ts";
 import type { Batch, TrainSetup } from "../train/setup.ts";
+import type { StepPlan } from "../train/step-graph.ts";
 import { trainLoop } from "../train/trainer.ts";
 import { chooseOptimizer } from "./choose-optimizer.ts";
 import { openEngine } from "./open-engine.ts";
@@ -36,6 +38,18 @@ export interface TaskData {
   readonly report: RunSize["data"];
   /** Batches of the evaluation data, whose loss weights add up to 1; undefined when there is none. */
   readonly evaluation: (() => AsyncIterable<Batch>) | undefined;
+}
+
+/** The windows of `loader`, and how many of them `config` asks for. */
+export function windowsOf(
+  loader: DataLoader,
+  config: TrainConfig,
+): Pick<TaskData, "totalSteps" | "stepsPerEpoch" | "windows"> {
+  return {
+    totalSteps: config.max_steps > 0 ? config.max_steps : loader.windowsIn(config.num_train_epochs),
+    stepsPerEpoch: loader.windowsIn(1),
+    windows: (cursor) => loader.windows(cursor),
+  };
 }
 
 /** What is being trained in a run: text or images. It owns its engine. */
@@ -78,6 +92,24 @@ export function windowConfig({ config, ranks }: ResolvedRun): TrainConfig {
   return { ...config, gradient_accumulation_steps };
 }
 
+/** Whether the settings ask for steps that compute activations twice, whatever memory there is. */
+export function isCheckpointed(config: TrainConfig): boolean {
+  return config.gradient_checkpointing || config.checkpointing === "on";
+}
+
+/** The steps of `plan` by batch, and where checkpointing is chosen by memory the lean ones. */
+export function stepGraphs<P extends StepPlan>(
+  plan: P,
+  { checkpointing }: TrainConfig,
+  graphOf: (plan: P, batch: Batch) => Graph,
+): Pick<TrainTask, "graphFor" | "leanGraphFor"> {
+  const lean = { ...plan, checkpointing: true };
+  return {
+    graphFor: (batch) => graphOf(plan, batch),
+    ...(checkpointing === "auto" && { leanGraphFor: (batch) => graphOf(lean, batch) }),
+  };
+}
+
 /** An engine over `weights` as the run asks for it, and a warning of what was chosen where there was a choice. */
 export async function openTaskEngine(
   weights: WeightSource,
@@ -109,8 +141,10 @@ export async function* runEvents(
   let trained: Adapter | undefined;
   let record: Awaited<ReturnType<typeof openRecord>> = undefined;
   try {
-    if (!isFollower(run)) run.onStart?.(runSize(task));
-    if (!isFollower(run)) record = await openRecord(run, store.resumed?.state.step);
+    if (!isFollower(run)) {
+      run.onStart?.(runSize(task));
+      record = await openRecord(run, store.resumed?.state.step);
+    }
     const keep = (adapter: Adapter): void => finish((trained = adapter));
     for await (const event of taskEvents(task, run, store, keep)) {
       if (isFollower(run)) continue;

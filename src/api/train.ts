@@ -26,9 +26,11 @@ import { compareAnswers, reportOf } from "./record.ts";
 import type { RunStore } from "./run-store.ts";
 import { type ResolvedRun, resolveTrainOptions, type TrainOptions } from "./train-options.ts";
 import {
+  isCheckpointed,
   openTaskEngine,
-  windowConfig,
   runEvents,
+  stepGraphs,
+  windowConfig,
   type TrainKind,
   type TrainTask,
 } from "./train-task.ts";
@@ -100,8 +102,11 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   const known = store.resumed?.adapter ?? own.adapter;
   const start = known ?? (await freshAdapter(own, run, data));
   const adapted = own.withAdapter(start);
-  const checkpointing = config.gradient_checkpointing || config.checkpointing === "on";
-  const plan: TrainPlan = { ...adapted.plan, checkpointing, ...heldBy(config) };
+  const plan: TrainPlan = {
+    ...adapted.plan,
+    checkpointing: isCheckpointed(config),
+    ...heldBy(config),
+  };
   const ranks = [
     ...rankWarnings(plan.sites, model.layers),
     ...unusedWarnings(run.lora, plan.sites, model.layers),
@@ -113,7 +118,6 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     await engine.dispose();
     throw error;
   }
-  const lean: TrainPlan = { ...plan, checkpointing: true };
   return {
     ...{ engine, data, start, base: adapted.base, sites: plan.sites },
     ...(config.save_as_lora && {
@@ -121,10 +125,7 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     }),
     warnings: [...data.warnings, ...ranks, ...warnings],
     parameters: trainableParameters(plan),
-    graphFor: (batch) => trainingGraph(plan, stepShape(batch)),
-    ...(config.checkpointing === "auto" && {
-      leanGraphFor: (batch) => trainingGraph(lean, stepShape(batch)),
-    }),
+    ...stepGraphs(plan, config, (own, batch) => trainingGraph(own, stepShape(batch))),
     evaluationGraphFor: (batch) => evaluationGraph(plan, stepShape(batch)),
   };
 }

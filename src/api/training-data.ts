@@ -11,7 +11,7 @@ import { spillingWords } from "../host/spilling-words.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { contextOf } from "../models/config.ts";
 import type { Model } from "./model.ts";
-import type { TaskData } from "./train-task.ts";
+import { type TaskData, windowsOf } from "./train-task.ts";
 
 /** The texts of a run as batches, and what was found in them. */
 export interface TextData extends TaskData {
@@ -53,11 +53,8 @@ export async function openTrainingData(
     ? { store: other.store, samples: other.train }
     : { store, samples: validation };
   const evalShape = { ...shape, batchSize: config.per_device_eval_batch_size };
-  const stepsPerEpoch = loader.windowsIn(1);
   return {
-    totalSteps: config.max_steps > 0 ? config.max_steps : loader.windowsIn(config.num_train_epochs),
-    stepsPerEpoch,
-    windows: (cursor) => loader.windows(cursor),
+    ...windowsOf(loader, config),
     evaluation:
       held.samples.length > 0
         ? () => evaluationBatches(held.store, held.samples, evalShape)

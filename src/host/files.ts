@@ -135,3 +135,8 @@ async function syncFolder(folder: string): Promise<void> {
   await handle?.sync().catch(() => undefined);
   await handle?.close();
 }
+
+/** Writes `value` as JSON of two spaces. @throws LorikeetError what `writeAtomically` throws */
+export async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeAtomically(path, `${JSON.stringify(value, undefined, 2)}\n`);
+}

@@ -5,7 +5,7 @@ import { encodeSafetensors, type TensorSpec } from "../formats/safetensors-write
 import { formatShardIndex, planShards } from "../formats/safetensors-index.ts";
 import { BYTES } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { isFile, readText, writeAtomically } from "./files.ts";
+import { isFile, readText, writeAtomically, writeJson } from "./files.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 
@@ -55,12 +55,20 @@ export async function saveCheckpoint(
 ): Promise<SavedModel> {
   return writeFolder(folder, options, async (temporary) => {
     const weights = await writeWeights(checkpoint, temporary, options);
-    const original = join(checkpoint.path, "config.json");
-    const text = (await isFile(original)) ? await readText(original) : undefined;
-    await writeAtomically(join(temporary, "config.json"), configJson(checkpoint.config, text));
+    await writeConfig(checkpoint, temporary);
     const others = await writeCompanions(checkpoint, temporary, options.tokenizerFrom);
     return { path: folder, files: [...weights.files, "config.json", ...others], bytes: weights.bytes }; // prettier-ignore
   });
+}
+
+/** Writes config.json into `folder`; whole floats of the checkpoint's own stay floats. */
+export async function writeConfig(
+  { path, config }: Pick<Checkpoint, "path" | "config">,
+  folder: string,
+): Promise<void> {
+  const original = join(path, "config.json");
+  const text = (await isFile(original)) ? await readText(original) : undefined;
+  await writeAtomically(join(folder, "config.json"), configJson(config, text));
 }
 
 /** Writes `weights` into `folder` as `<stem>.safetensors`, or several files and their index. */
@@ -114,12 +122,8 @@ export async function writeCompanions(
   ];
   for (const [file, value] of parsed) {
     if (value === undefined || written.includes(file)) continue;
-    await writeAtomically(join(folder, file), json(value));
+    await writeJson(join(folder, file), value);
     written.push(file);
   }
   return written;
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, undefined, 2)}\n`;
 }

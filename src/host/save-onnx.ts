@@ -3,10 +3,15 @@ import { LorikeetError } from "../errors.ts";
 import { convert } from "../tensor/convert.ts";
 import { BYTES, type DType } from "../tensor/dtype.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { readText, writeAtomically } from "./files.ts";
+import { readText, writeAtomically, writeJson } from "./files.ts";
 import { type Checkpoint, readJson } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
-import { type SavedModel, type SaveOptions, writeCompanions } from "./save-checkpoint.ts";
+import {
+  type SavedModel,
+  type SaveOptions,
+  writeCompanions,
+  writeConfig,
+} from "./save-checkpoint.ts";
 
 /** How a model is written as ONNX. */
 export interface OnnxSaveOptions extends Pick<
@@ -83,7 +88,7 @@ export async function saveOnnx(
       ...(chunks.length > 0 && { use_external_data_format: { [file]: chunks.length } }),
     };
     const config = { ...checkpoint.config, "transformers.js_config": forLibrary };
-    await writeAtomically(join(temporary, "config.json"), `${JSON.stringify(config, undefined, 2)}\n`); // prettier-ignore
+    await writeConfig({ path: checkpoint.path, config }, temporary);
     const written = [file, ...chunks.map((chunk) => chunk.file)].map((name) => `onnx/${name}`);
     const others = await writeCompanions(checkpoint, temporary, options.tokenizerFrom);
     const chat = await writeChatFiles(checkpoint, temporary, parts.stopIds);
@@ -103,7 +108,7 @@ async function writeChatFiles(
   const rewrite = async (name: string, change: (fields: Fields) => Fields): Promise<string> => {
     const path = join(folder, name);
     const fields = change((await readJson(path)) ?? {});
-    await writeAtomically(path, `${JSON.stringify(fields, undefined, 2)}\n`);
+    await writeJson(path, fields);
     return name;
   };
   const ids = ["bos_token_id", "pad_token_id"].filter((key) => config[key] !== undefined);

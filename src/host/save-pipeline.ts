@@ -2,7 +2,7 @@ import { cp, mkdir, readdir, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { WeightSource } from "../backends/backend.ts";
 import { pipelineIndex, singleFileConfigs } from "../diffusion/pipeline-index.ts";
-import { isFile, writeAtomically } from "./files.ts";
+import { isFile, writeJson } from "./files.ts";
 import { readJson } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 import type { PipelineCheckpoint } from "./open-pipeline.ts";
@@ -106,8 +106,4 @@ async function writeOthers(checkpoint: PipelineCheckpoint, folder: string): Prom
     await writeJson(join(own, "tokenizer_config.json"), { ...CLIP_TOKENIZER, model_max_length: length, ...config, ...padding }); // prettier-ignore
   }
   await writeJson(join(folder, "model_index.json"), pipelineIndex(configs, schedulerJson));
-}
-
-async function writeJson(path: string, value: unknown): Promise<void> {
-  await writeAtomically(path, `${JSON.stringify(value, undefined, 2)}\n`);
 }

@@ -1,7 +1,14 @@
-import type { OnnxEmitter, OnnxValue } from "../ir/rules.ts";
+import type { OnnxEmitter, OnnxValue, OpCase } from "../ir/rules.ts";
 import { hash32 } from "../tensor/random.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { defineOp, type Op } from "./define.ts";
+
+/** What the cases of a random op share: one integer goes in, so there is no gradient. */
+export const drawn: Pick<OpCase, "shapes" | "ids" | "noGradient"> = {
+  shapes: { seed: [] },
+  ids: { seed: 1000 },
+  noGradient: "random, no float input",
+};
 
 /**
  * False with probability `p`: in row r (all axes but the last) and column c where row·column·site < p·2³², a 32-bit
@@ -43,30 +50,22 @@ export const randomKeep: Op<["seed"], { shape: Shape; p: number; stream: number 
     },
     cases: [
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [8, 16], p: 0.25, stream: 3 },
-        noGradient: "random, no float input",
       },
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [2, 2, 8], p: 0.25, stream: 1030 },
-        noGradient: "random, no float input",
       },
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [12], p: 0.5, stream: 3 },
         known: { inputs: { seed: [7] }, output: [0, 1, 0, 0, 1, 0, 1, 0, 0, 1, 0, 1] },
-        noGradient: "random, no float input",
       },
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [3], p: 0, stream: 0 },
         known: { inputs: { seed: [7] }, output: [1, 1, 1] },
-        noGradient: "random, no float input",
       },
     ],
   },

@@ -1,6 +1,6 @@
 import type { Shape } from "../tensor/shape.ts";
 import { defineOp, type Op } from "./define.ts";
-import { randomKeep } from "./random-keep.ts";
+import { drawn, randomKeep } from "./random-keep.ts";
 
 /** 0 with probability `p`, else 1/(1−p): where `randomKeep` is true. `seed` is an integer scalar. */
 export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number }> = defineOp(
@@ -16,24 +16,18 @@ export const randomMask: Op<["seed"], { shape: Shape; p: number; stream: number 
     },
     cases: [
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [8, 16], p: 0.25, stream: 3 },
-        noGradient: "random, no float input",
       },
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [12], p: 0.5, stream: 3 },
         known: { inputs: { seed: [7] }, output: [0, 2, 0, 0, 2, 0, 2, 0, 0, 2, 0, 2] },
-        noGradient: "random, no float input",
       },
       {
-        shapes: { seed: [] },
-        ids: { seed: 1000 },
+        ...drawn,
         attrs: { shape: [3], p: 0, stream: 0 },
         known: { inputs: { seed: [7] }, output: [1, 1, 1] },
-        noGradient: "random, no float input",
       },
     ],
   },
