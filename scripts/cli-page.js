@@ -26,7 +26,7 @@ ${await helpOf()}
 - An error is shown as code, message and hint; \`--debug\` adds where it comes from. Codes: [errors.md](errors.md).
 - Option names may be written with dashes or underscores: \`--learning-rate\` is \`--learning_rate\`.
 - Unknown commands and options are refused with the nearest name.
-- Colours and the progress bar appear on terminals only; \`NO_COLOR=1\` turns colours off.
+- The progress bar appears on terminals only, colours there and in CI logs; \`NO_COLOR=1\` turns colours off.
 
 | exit status | meaning |
 | --- | --- |

@@ -46,7 +46,8 @@ test.skipIf(process.platform === "win32")("a reader that stops early is no error
 
 test.skipIf(process.platform !== "linux")("output that does not fit is a coded error", () => {
   const command = `${process.execPath} --import ./scripts/typescript.js src/cli/main.ts doctor --json > /dev/full`;
-  const { status, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
+  const env = { ...process.env, NO_COLOR: "1" };
+  const { status, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8", env });
   expect(stderr).toContain("error[disk-full]: Expected standard output to be written");
   expect(stderr).not.toContain("    at ");
   expect(status).toBe(1);
