@@ -153,12 +153,12 @@ function sizeFault(
   layer: LoraCandidate,
   parts: ReadonlyMap<string, Tensor>,
 ): string | undefined {
-  const { module, kind, inFeatures, outFeatures, groups } = layer;
+  const { module, kind, inFeatures, outFeatures } = layer;
   const { a, b } = pairOf(parts);
   const isSwapped = adaptsStored(config, module, parts) && isTransposed(layer);
   const [outs, ins] = isSwapped ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
   // an embedding may come with more rows, which its whole weight in the adapter then has too
-  if (b.shape[0] === outs && (a.shape[1] === ins / groups || kind === "embedding")) return undefined; // prettier-ignore
+  if (b.shape[0] === outs && (a.shape[1] === ins || kind === "embedding")) return undefined; // prettier-ignore
   return `${module}: A (r, ${ins}) and B (${outs}, r) wanted, got ${formatShape(a.shape)} and ${formatShape(b.shape)}`;
 }
 
