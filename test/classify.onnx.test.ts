@@ -6,6 +6,7 @@ import { loadModel } from "../src/api/load-model.ts";
 import type { Model } from "../src/api/model.ts";
 import { train } from "../src/api/train.ts";
 import { loadAdapterFolder } from "../src/host/adapter-files.ts";
+import type { Tensor } from "../src/tensor/tensor.ts";
 import type { TrainEvent } from "../src/train/events.ts";
 import { lorikeet } from "./support/command.ts";
 
@@ -72,6 +73,12 @@ async function classOf(model: Model, text: string): Promise<string> {
   return model.labels![values.indexOf(Math.max(...values))]!;
 }
 
+/** The largest difference of two vectors. */
+function largest(a: Tensor["data"], b: Tensor["data"]): number {
+  expect(a).toHaveLength(b.length);
+  return Array.from(a, Number).reduce((most, value, i) => Math.max(most, Math.abs(value - Number(b[i]))), 0); // prettier-ignore
+}
+
 describe.each(["bert", "roberta", "modernbert"])("%s learns to classify", (name) => {
   it("a new head for the data's classes, LoRA in the layers, one evaluation an epoch; saved and loaded to the same logits", async () => {
     const model = await loadModel(await encoder(name));
@@ -97,6 +104,11 @@ describe.each(["bert", "roberta", "modernbert"])("%s learns to classify", (name)
     const again = model.withAdapter(adapter);
     const ids = trained.tokenizer.encode("sunny day good");
     expect((await again.logits([ids])).data).toEqual((await trained.logits([ids])).data);
+    const [plain, adapted] = [await model.embeddings([ids]), await again.embeddings([ids])];
+    expect(largest(adapted.data, plain.data)).toBeGreaterThan(0.1);
+    const shorter = trained.tokenizer.encode("rain bad");
+    const [single, padded] = [await again.embeddings([shorter]), await again.embeddings([ids, shorter])]; // prettier-ignore
+    expect(largest(padded.data.slice(single.shape[1]), single.data)).toBeLessThan(1e-5);
     const named = model.withLabels(["bad", "good"]).withAdapter(adapter);
     expect(await classOf(named, "happy day")).toBe("good");
     expect(await classOf(named, "rain rain bad")).toBe("bad");

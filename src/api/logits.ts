@@ -1,7 +1,7 @@
 import type { Engine } from "../backends/backend.ts";
 import { toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
-import { forwardGraph, type TrainPlan } from "../train/plan.ts";
+import { embeddingGraph, forwardGraph, type TrainPlan } from "../train/plan.ts";
 import { isEncoder } from "../train/text-model.ts";
 import { encoderFeeds, tokenFeeds } from "./feeds.ts";
 
@@ -23,4 +23,20 @@ export async function logitsOf(
   await program.dispose();
   if (isClassifier) return logits!;
   return tensor("f32", [batch, length, logits!.shape.at(-1)!], toFloat32(logits!));
+}
+
+/**
+ * Mean hidden states, f32 [batch, hidden], of rows of ids for an encoder.
+ * @throws LorikeetError `unsupported-architecture` for a model that is no encoder
+ */
+export async function embeddingsOf(
+  engine: Engine,
+  plan: TrainPlan,
+  rows: readonly (readonly number[])[],
+): Promise<Tensor> {
+  const [batch, length] = [rows.length, Math.max(...rows.map((row) => row.length))];
+  const program = await engine.compile(embeddingGraph(plan, { batch, length }));
+  const { embeddings } = await program.run(encoderFeeds(rows));
+  await program.dispose();
+  return embeddings!;
 }

@@ -26,7 +26,7 @@ import { checkAdapter } from "./check-adapter.ts";
 import { checkWeights } from "./check-weights.ts";
 import { labelNames, withHead, withLabels, withLabelsOf } from "./classifier.ts";
 import { classFeeds, lossFeeds } from "./feeds.ts";
-import { logitsOf } from "./logits.ts";
+import { embeddingsOf, logitsOf } from "./logits.ts";
 import { type DeviceOptions, openEngine } from "./open-engine.ts";
 
 /** A base model, with or without an adapter. The weights of the base are shared by all that are made from it. */
@@ -59,6 +59,11 @@ export interface Model {
    * classifier: [batch, labels].
    */
   logits(rows: readonly (readonly number[])[]): Promise<Tensor>;
+  /**
+   * Sentence embeddings by an encoder, f32 [batch, hidden]: the mean of each row's last hidden states.
+   * @throws LorikeetError `unsupported-architecture` for a language model
+   */
+  embeddings(rows: readonly (readonly number[])[]): Promise<Tensor>;
   /**
    * Mean next-token cross-entropy of `inputIds` (rows of one length) and its gradient for each adapter tensor, by
    * PEFT key. `labels`: the ids to predict, −100 where there is no loss; the inputs themselves by default. Of a
@@ -121,6 +126,7 @@ function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model 
     withLabels: (labels) =>
       createModel({ ...checkpoint, config: withLabels(config, labels) }, shared.device),
     logits: async (rows) => logitsOf(await engine(), plan, rows),
+    embeddings: async (rows) => embeddingsOf(await engine(), plan, rows),
     async lossAndGradients({ inputIds, labels }) {
       const found = await gradientsOf(await engine(), plan, inputIds, labels ?? inputIds);
       const names = adapter ? parametersOf(adapter, layers, family) : new Map<string, string>();

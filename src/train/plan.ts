@@ -2,7 +2,7 @@ import type { Tensors } from "../backends/backend.ts";
 import { type Graph, topological } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import type { HfConfig } from "../models/config.ts";
-import { causalLM } from "../models/registry.ts";
+import { causalLM, encoderModel } from "../models/registry.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { input, isTrainable } from "../ops/leaf.ts";
 import { fuseLoss } from "../passes/fuse-loss.ts";
@@ -60,6 +60,16 @@ export function forwardGraph(
 ): Graph {
   const [logits] = adaptedAll(plan, [plainLogits(plan.config, { batch, length })], { batch });
   return { outputs: { logits: logits! }, gradients: {} };
+}
+
+/** The mean of each text's last hidden states, (B, C), of an encoder. */
+export function embeddingGraph(
+  plan: TrainPlan,
+  { batch, length }: { batch: number; length: number },
+): Graph {
+  const { mean } = encoderModel(plan.config, { batch, length });
+  const [embeddings] = adaptedAll(plan, [mean], { batch });
+  return { outputs: { embeddings: embeddings! }, gradients: {} };
 }
 
 /** Logits (B, V) after the positions `last_rows` (B) of new tokens, over a cache that they are appended to. */
