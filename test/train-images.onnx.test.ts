@@ -137,6 +137,24 @@ test("prior images count as much as they are told to, in batches of their own", 
   expect(none).toBeCloseTo(await first("prior-none", {}), 6);
 }, 300_000);
 
+test("where the best adapter is kept, the last images are its own", async () => {
+  const events = await trained("best", {
+    // far too fast: the loss rises after the first step
+    ...{ maxSteps: 3, learningRate: 0.5, evalSteps: 1, evalData: [photos] },
+    ...{ loadBestModelAtEnd: true, samplePrompts: ["a cat"], sampleGuidance: 1 },
+  });
+  const { best } = events.findLast((event) => event.type === "end")!;
+  expect(best!.step).toBeLessThan(3);
+  const drawn = events.filter((event) => event.type === "image");
+  expect(drawn.map(({ step }) => step)).toEqual([0, best!.step]);
+  const adapter = await loadImageAdapter(join(root, "best"));
+  const pipeline = (await loadPipeline(MODEL, { threads: 1 })).withAdapters([{ adapter }]);
+  const options = { prompt: "a cat", seed: 42, width: 16, height: 16, guidance: 1 };
+  const { rgb } = await imagine(pipeline, options);
+  const shown = await sharp(drawn.at(-1)!.path).raw().toBuffer();
+  expect(Math.max(...rgb.map((value, i) => Math.abs(value - shown[i]!)))).toBeLessThanOrEqual(1);
+}, 300_000);
+
 describe("lorikeet train --task text-to-image", () => {
   const command = (...flags: string[]): ReturnType<typeof lorikeet> =>
     lorikeet(

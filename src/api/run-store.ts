@@ -22,7 +22,9 @@ export interface RunStore {
     reason: "step" | "best" | "end",
     parts: Omit<RunCheckpoint, "state">,
   ): Promise<string>;
-  /** Writes the result, what `make` makes of `last()` or the best adapter seen, and returns it. */
+  /** The best adapter seen, where that is the result. */
+  chosen(): Adapter | undefined;
+  /** Writes the result, what `make` makes of the chosen adapter or else `last()`, and returns it. */
   finish(
     last: () => Promise<Adapter>,
     make?: (adapter: Adapter) => Promise<Adapter>,
@@ -46,8 +48,10 @@ export async function openRunStore(run: ResolvedRun, storage: AdapterStorage): P
   const bestFolder = join(outputDir ?? "", "best");
   const hasBest = resumed?.state.best !== undefined && (await hasAdapter(bestFolder));
   let best: Adapter | undefined = hasBest ? await storage.load(bestFolder) : undefined;
+  const chosen = (): Adapter | undefined => (config.load_best_model_at_end ? best : undefined);
   return {
     resumed,
+    chosen,
     state: resumed?.state ?? freshState,
     async save(state, reason, parts) {
       if (reason === "best") best = parts.adapter;
@@ -58,7 +62,7 @@ export async function openRunStore(run: ResolvedRun, storage: AdapterStorage): P
       return bestFolder;
     },
     async finish(last, make) {
-      const trained = (config.load_best_model_at_end && best) || (await last());
+      const trained = chosen() ?? (await last());
       const adapter = make ? await make(trained) : trained;
       if (target !== undefined) await (storage.saveResult ?? storage.save)(adapter, target);
       return adapter;

@@ -8,7 +8,6 @@ import type { LoraConfig } from "../adapter/lora-config.ts";
 import { rankWarnings, resolveTargets } from "../adapter/targets.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
-import { readImageFolders } from "../host/image-folder.ts";
 import { thumbnailUrl } from "../host/image-pixels.ts";
 import type { AdapterStorage } from "../host/run-store.ts";
 import type { TrainConfig } from "../host/train-config.ts";
@@ -61,7 +60,11 @@ export function trainImages(
 /** `trainImages` with settings that are resolved already. */
 export function startImageRun(pipeline: ImagePipeline, run: ResolvedRun): TrainRun<ImagePipeline> {
   const own = withScheduler(pipeline, run.config);
-  return trainRun(imageKind(own), run, (adapter) => pipeline.withAdapters([{ adapter }]));
+  const kind: TrainKind = {
+    storage,
+    open: (known, store) => openImageTask(own, known, store),
+  };
+  return trainRun(kind, run, (adapter) => pipeline.withAdapters([{ adapter }]));
 }
 
 /** The pipeline with the settings' own way of making noise. */
@@ -80,19 +83,6 @@ function withScheduler(pipeline: ImagePipeline, config: TrainConfig): ImagePipel
       { hint: "At the last time there is nothing but noise: predicting noise teaches nothing." },
     );
   return { ...pipeline, checkpoint: { ...checkpoint, scheduler } };
-}
-
-function imageKind(pipeline: ImagePipeline): TrainKind {
-  return {
-    storage,
-    open: (run, store) => openImageTask(pipeline, run, store),
-    async review({ config }, adapter) {
-      const files = await readImageFolders(config.data, config.instance_prompt);
-      const urls = files.slice(0, SHOWN).map(({ path }) => thumbnailUrl(path, 192).catch(() => ""));
-      const trainedOn = (await Promise.all(urls)).filter((url) => url !== "");
-      return { samples: [], report: reportOf(pipeline.checkpoint, adapter, { trainedOn }) };
-    },
-  };
 }
 
 /** PEFT's folders, one for each model, beside diffusers' file. */
@@ -135,6 +125,11 @@ async function openImageTask(
       ...stepGraphs(plan, config, (own, batch) => imageTrainingGraph(own, denoiseShape(batch))),
       evaluationGraphFor: (batch) => imageEvaluationGraph(plan, denoiseShape(batch)),
       ...(after && { after }),
+      async review(adapter) {
+        const urls = files.train.slice(0, SHOWN).map(({ path }) => thumbnailUrl(path, 192).catch(() => "")); // prettier-ignore
+        const trainedOn = (await Promise.all(urls)).filter((url) => url !== "");
+        return { samples: [], report: reportOf(pipeline.checkpoint, adapter, { trainedOn }) };
+      },
     };
   } catch (error) {
     await engine.dispose();

@@ -72,6 +72,10 @@ export interface TrainTask {
   readonly unit?: "images";
   /** What is told after `event` of the loop (and before the first, `undefined`). */
   readonly after?: (event: TrainEvent | undefined) => AsyncIterable<TrainEvent>;
+  /** What the trained adapter does, and what the report says of it. */
+  review(
+    adapter: Adapter,
+  ): Promise<{ samples: readonly SampleEvent[]; report: Omit<RunReport, "config" | "events"> }>;
 }
 
 /** A kind of training. */
@@ -79,11 +83,6 @@ export interface TrainKind {
   readonly storage: AdapterStorage;
   /** Reads the data and opens an engine. */
   open(run: ResolvedRun, store: RunStore): Promise<TrainTask>;
-  /** What the trained adapter does, and what the report says of it. */
-  review(
-    run: ResolvedRun,
-    adapter: Adapter,
-  ): Promise<{ samples: readonly SampleEvent[]; report: Omit<RunReport, "config" | "events"> }>;
 }
 
 /** Settings that make windows, of which each process that trains takes its share. */
@@ -152,7 +151,7 @@ export async function* runEvents(
       yield event;
     }
     if (!trained || isFollower(run)) return;
-    const { samples, report } = await kind.review(run, trained);
+    const { samples, report } = await task.review(trained);
     for (const sample of samples) yield sample;
     if (run.config.report) await record?.report(report);
   } finally {
@@ -169,28 +168,30 @@ async function* taskEvents(
 ): AsyncGenerator<TrainEvent, void, undefined> {
   const { engine, data } = task;
   for (const warning of task.warnings) yield { type: "warning", ...warning };
-  await setParameters(task, store);
+  await setAdapter(task, task.start);
+  for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
   const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
   const evaluate = evaluator && agreed(run, engine, evaluation(evaluator, data));
   const after = isFollower(run) ? undefined : task.after;
   if (after && store.state.step === 0) yield* after(undefined);
   for await (const event of trainLoop(setupOf(task, run, store, evaluate))) {
     yield event;
+    const best = event.type === "end" && store.chosen();
+    if (after && best) await setAdapter(task, best); // what is shown at the end is what is kept
     if (after) yield* after(event);
   }
   await evaluator?.dispose();
   finish(await store.finish(() => adapterOf(task), task.finish));
 }
 
-/** Gives every trainable parameter its first value, and the optimizer the moments of a resumed run. */
-async function setParameters(
-  { engine, parameters, start, base }: TrainTask,
-  store: RunStore,
+/** Gives every trainable parameter its value in `adapter`. */
+async function setAdapter(
+  { engine, parameters, base }: TrainTask,
+  adapter: Adapter,
 ): Promise<void> {
   const trained = new Set(parameters.map(({ name }) => name!));
-  for (const [key, name] of parametersOf(start, base.layers, base.family))
-    if (trained.has(name)) await engine.set(name, convert(start.tensors.get(key)!, "f32"));
-  for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
+  for (const [key, name] of parametersOf(adapter, base.layers, base.family))
+    if (trained.has(name)) await engine.set(name, convert(adapter.tensors.get(key)!, "f32"));
 }
 
 function evaluation(

@@ -85,13 +85,6 @@ function textKind(model: Model, { config: { full } }: ResolvedRun): TrainKind {
       ...(full && { saveResult: (adapter, folder) => saveModel(model, adapter, folder) }),
     },
     open: (run, store) => openTextTask(model, run, store),
-    async review({ config }, adapter) {
-      const prompts = config.sample_prompts;
-      const answers = await compareAnswers(model, model.withAdapter(adapter), prompts);
-      const samples = answers.map((answer) => ({ type: "sample" as const, ...answer }));
-      const report = reportOf(model.checkpoint, adapter, { answers });
-      return { samples, report: full ? { ...report, ...fullReport(model) } : report };
-    },
   };
 }
 
@@ -127,7 +120,20 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     parameters: trainableParameters(plan),
     ...stepGraphs(plan, config, (own, batch) => trainingGraph(own, stepShape(batch))),
     evaluationGraphFor: (batch) => evaluationGraph(plan, stepShape(batch)),
+    review: (adapter) => reviewAnswers(model, config, adapter),
   };
+}
+
+/** Answers before and after training, and the report. */
+async function reviewAnswers(
+  model: Model,
+  { sample_prompts: prompts, full }: TrainConfig,
+  adapter: Adapter,
+): ReturnType<TrainTask["review"]> {
+  const answers = await compareAnswers(model, model.withAdapter(adapter), prompts);
+  const samples = answers.map((answer) => ({ type: "sample" as const, ...answer }));
+  const report = reportOf(model.checkpoint, adapter, { answers });
+  return { samples, report: full ? { ...report, ...fullReport(model) } : report };
 }
 
 /** The data of a run, and the model with a head for its classes where it has some. */
