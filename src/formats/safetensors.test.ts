@@ -38,6 +38,12 @@ describe("reading", () => {
     expect(tensors.get("e")).toEqual(tensor("f32", [0, 3]));
   });
 
+  test("metadata of null, as mlx writes it, is none", async () => {
+    const { metadata, tensors } = await decodeSafetensors(file({ __metadata__: null, a: f32([2], 0, 8) }, 8)); // prettier-ignore
+    expect(metadata).toBeUndefined();
+    expect([...tensors.keys()]).toEqual(["a"]);
+  });
+
   test("a tensor called __proto__ is an ordinary tensor", async () => {
     const { tensors } = await decodeSafetensors(
       file('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1),

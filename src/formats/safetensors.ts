@@ -18,7 +18,7 @@ export interface StoredTensor {
 
 /** What the head of a safetensors file says. https://github.com/huggingface/safetensors#format */
 export interface SafetensorsHeader {
-  /** Absent when the file has no `__metadata__`. */
+  /** Absent when the file has no `__metadata__`, or null there. */
   readonly metadata: Readonly<Record<string, string>> | undefined;
   /** In the order of their bytes. */
   readonly tensors: readonly StoredTensor[];
@@ -171,7 +171,7 @@ function checkCoverage(
 }
 
 function parseMetadata(value: unknown, faults: string[]): Record<string, string> | undefined {
-  if (value === undefined) return undefined;
+  if (value === undefined || value === null) return undefined; // mlx writes null where it has none
   if (isObject(value) && Object.values(value).every((entry) => typeof entry === "string"))
     return value as Record<string, string>;
   faults.push("__metadata__ is not an object of strings");
