@@ -1,4 +1,6 @@
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { adapterModules, pairOf } from "../src/adapter/adapter-modules.ts";
@@ -7,6 +9,7 @@ import { type Dense, product } from "../src/adapter/linear-algebra.ts";
 import { plainLora } from "../src/adapter/plain-lora.ts";
 import { siteOf } from "../src/adapter/targets.ts";
 import { loadModel } from "../src/api/load-model.ts";
+import { unmerge } from "../src/api/unmerge.ts";
 import { decodeSafetensors } from "../src/formats/safetensors.ts";
 import { loadAdapterFolder } from "../src/host/adapter-files.ts";
 import { toFloat64 } from "../src/tensor/convert.ts";
@@ -55,6 +58,20 @@ describe.each(["init-pissa", "init-olora"])("%s as plain LoRA of the untouched b
     await model.dispose();
   });
 });
+
+it.each(["init-pissa", "init-olora"])(
+  "%s is not taken out of a merged model as it is",
+  async (name) => {
+    const base = await loadModel(join(fixtures, "models/llama"));
+    const adapter = await loadAdapterFolder(join(fixtures, "adapters", name, "adapter"));
+    const out = join(tmpdir(), `lorikeet-unmerged-${name}`);
+    await expect(unmerge(base, adapter, out)).rejects.toMatchObject({
+      code: "cannot-unmerge",
+      hint: expect.stringContaining("--plain") as string,
+    });
+    expect(existsSync(out)).toBe(false);
+  },
+);
 
 it("refuses LoftQ, whose base is quantized", async () => {
   const base = await loadModel(join(fixtures, "models/llama"));

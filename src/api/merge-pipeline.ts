@@ -43,7 +43,8 @@ export async function unmergePipeline(
   outDir: string,
   options: SaveOptions & { readonly base?: PipelineCheckpoint } = {},
 ): Promise<SavedModel & { readonly errors: readonly UnmergeError[] }> {
-  const { checkpoint } = merged;
+  const { checkpoint, adapters } = merged;
+  for (const { adapter } of adapters) refuseMovedBase(adapter, "cannot-unmerge");
   const plan = planOf(merged);
   const { weights, errors } = unmergedWeights(checkpoint.weights, plan, options.base?.weights);
   const changed = new Set(changedBy(plan));

@@ -1,5 +1,6 @@
 import type { Adapter } from "../adapter/adapter.ts";
 import { refuseNonFinite } from "../adapter/finite.ts";
+import { refuseMovedBase } from "../host/merged-checkpoint.ts";
 import { saveCheckpoint, type SavedModel, type SaveOptions } from "../host/save-checkpoint.ts";
 import { type UnmergeError, unmergedCheckpoint } from "../host/unmerged-checkpoint.ts";
 import type { Model } from "./model.ts";
@@ -21,6 +22,7 @@ export async function unmerge(
   options: SaveOptions & { readonly base?: Model } = {},
 ): Promise<UnmergeResult> {
   refuseNonFinite(adapter);
+  refuseMovedBase(adapter, "cannot-unmerge");
   const { checkpoint, layers, family } = merged;
   const model = { layers, head: family.head };
   const result = unmergedCheckpoint(checkpoint, adapter, model, options.base?.checkpoint.weights);

@@ -104,11 +104,14 @@ function checkFinite(name: string, merged: Tensor): void {
     ); // prettier-ignore
 }
 
-/** @throws LorikeetError `cannot-merge` for adapters of a base that their initialisation changed */
-export function refuseMovedBase({ config: { init } }: Adapter): void {
+/** @throws LorikeetError `code` for adapters of a base that their initialisation changed */
+export function refuseMovedBase(
+  { config: { init } }: Adapter,
+  code: "cannot-merge" | "cannot-unmerge" = "cannot-merge",
+): void {
   if (!changesBase(init)) return;
   throw new LorikeetError(
-    "cannot-merge",
+    code,
     `Expected an adapter of the untouched base, got one that was initialised with ${String(init)}, which changes the base first`,
     { hint: "Make it plain LoRA first: lorikeet convert A --to peft --plain -o OUT." },
   );
