@@ -115,3 +115,16 @@ test("vectors stay F32 and rows that do not fit become F16", () => {
   expect(storedType("Q8_0", [2, 33])).toBe("F16");
   expect(storedType("BF16", [2, 33])).toBe("BF16");
 });
+
+test("what a type would make infinite is refused by name; what is infinite already is written", async () => {
+  const at = (value: number): Tensor => tensor("f32", [1, 32], values.slice(0, 32).fill(value, 3, 4)); // prettier-ignore
+  for (const [type, largest] of [["F16", 65504], ["Q8_0", 127 * 65504]] as const) {
+    const specs = [{ name: "t", type, shape: [1, 32] }];
+    await expect(whole(new Map(), specs, () => at(-1.01 * largest))).rejects.toMatchObject({
+      code: "not-finite",
+      message: expect.stringContaining(`Expected "t" to fit ${type}`) as string,
+    });
+    for (const value of [largest, Infinity])
+      expect((await whole(new Map(), specs, () => at(value))).length).toBeGreaterThan(0);
+  } // prettier-ignore
+});

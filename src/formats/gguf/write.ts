@@ -36,7 +36,7 @@ export function storedType(wanted: WritableType, shape: Shape): WritableType {
  * The bytes of a GGUF 3 file in pieces: the head, then each tensor when it is needed, converted to its type, so that
  * only one is in memory. Padded to `general.alignment` (32 when `metadata` does not give it).
  * @throws LorikeetError `duplicate-tensor`; `gguf-name` for a name over 63 bytes; `shape` for rows that are no whole
- * blocks; `tensor-mismatch` when `read` gives another shape than the spec
+ * blocks; `tensor-mismatch` when `read` gives another shape than the spec; `not-finite` for values beyond f16
  */
 export async function* encodeGguf(
   metadata: GgufMetadata,
@@ -52,15 +52,32 @@ export async function* encodeGguf(
         "tensor-mismatch",
         `Expected "${name}" to be ${formatShape(shape)}, got ${formatShape(tensor.shape)}`,
       );
-    const blocks = encodeTensor(tensor, type);
+    const blocks = encodeTensor(name, tensor, type);
     yield blocks;
     yield new Uint8Array(padding(blocks.length, alignment));
   }
 }
 
-function encodeTensor(tensor: Tensor, type: WritableType): Uint8Array {
+function encodeTensor(name: string, tensor: Tensor, type: WritableType): Uint8Array {
   if (type.toLowerCase() === tensor.dtype) return bytesOf(tensor);
-  return quantize(type, toFloat32(tensor));
+  const values = toFloat32(tensor);
+  checkRange(name, type, values);
+  return quantize(type, values);
+}
+
+/** From where on f16 is infinite: of values, or of the scale of a block that has 127 steps. */
+const TOO_LARGE: Partial<Record<WritableType, number>> = { F16: 65520, Q8_0: 127 * 65520 };
+
+/** @throws LorikeetError `not-finite` for a finite value that `type` would make infinite */
+function checkRange(name: string, type: WritableType, values: Float32Array): void {
+  const end = TOO_LARGE[type] ?? Infinity;
+  const bad = values.find((value) => Math.abs(value) >= end && Math.abs(value) < Infinity);
+  if (bad === undefined) return;
+  throw new LorikeetError(
+    "not-finite",
+    `Expected "${name}" to fit ${type}, got ${bad}, which it would make infinite`,
+    { hint: "Write the model with --dtype bf16 or f32." },
+  );
 }
 
 function encodeHead(
