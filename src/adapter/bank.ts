@@ -4,6 +4,7 @@ import { toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { type Adapter, peftKey } from "./adapter.ts";
 import { adapterModules, pairOf } from "./adapter-modules.ts";
+import { beyondLora } from "./lora-faults.ts";
 import { factorNames, partShapes } from "./parts.ts";
 import { siteOf } from "./targets.ts";
 
@@ -169,7 +170,7 @@ export class AdapterBank {
   private partsOf(name: string, adapter: Adapter): Map<string, BankPart> {
     const { lora, whole, rows } = adapterModules(adapter);
     const faults = [
-      ...extrasOf(adapter),
+      ...beyondLora(adapter.config),
       whole.size > 0 ? `trained base weights (${[...whole.keys()][0]!} …)` : "",
       rows.size > 0 ? "trainable tokens" : "",
       ...[...lora.keys()]
@@ -240,18 +241,6 @@ function isFinite(values: Float32Array, scale: number): boolean {
 
 function bankSite(module: string, rank: number): LoraSite {
   return { module, rank, scale: 1, dropout: 0, useDora: false, loraBias: false };
-}
-
-function extrasOf({ config }: Adapter): string[] {
-  return [
-    config.useDora ? "DoRA" : "",
-    config.loraBias ? "lora_bias" : "",
-    config.targetParameters?.length ? "target_parameters" : "",
-    config.ensureWeightTying ? "ensure_weight_tying" : "",
-    typeof config.init === "string" && /^(pissa|olora|loftq)/.test(config.init)
-      ? `${config.init}, which changed its base`
-      : "",
-  ];
 }
 
 function nameError(wanted: string, name: string, names: readonly string[]): LorikeetError {

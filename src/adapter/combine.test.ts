@@ -147,6 +147,11 @@ it("refuses all that cannot be combined, at once", async () => {
   expect(message).toContain("a density above 0 up to 1 for ties, got undefined");
   expect(message).toContain("plain LoRA, got DoRA in adapter 1");
   expect(messageOf(() => combine([]))).toContain("at least one adapter");
+  for (const [field, extra] of [
+    ["target_parameters", { targetParameters: ["q_proj.weight"] }],
+    ["ensure_weight_tying", { ensureWeightTying: true }],
+  ] as const)
+    expect(messageOf(() => combine([{ ...first, config: { ...first.config, ...extra } }]))).toContain(`plain LoRA, got ${field} in adapter 0`); // prettier-ignore
   expect(messageOf(() => combine([first], { combinationType: "sum" as never }))).toContain(
     "got sum",
   );

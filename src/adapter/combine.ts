@@ -15,6 +15,7 @@ import {
 import type { Mix, MixOptions } from "./combine-tensors.ts";
 import type { Dense } from "./linear-algebra.ts";
 import { lora, type LoraConfig } from "./lora-config.ts";
+import { beyondLora } from "./lora-faults.ts";
 import { siteOf } from "./targets.ts";
 
 type MixName = "linear" | "ties" | "dare_linear" | "dare_ties" | "magnitude_prune";
@@ -185,14 +186,10 @@ function faultsOf(
 /** What an adapter has that cannot be added up. */
 function extrasOf(config: LoraConfig): string[] {
   return [
-    config.useDora ? "DoRA" : "",
+    ...beyondLora(config),
     config.modulesToSave?.length ? "modules_to_save" : "",
     config.bias === "none" ? "" : "trained biases",
-    config.loraBias ? "lora_bias" : "",
     config.trainableTokenIndices ? "trainable_token_indices" : "",
-    typeof config.init === "string" && /^(pissa|olora|loftq)/.test(config.init)
-      ? `${config.init}, which changed its base`
-      : "",
   ].filter((extra) => extra !== "");
 }
 
@@ -206,7 +203,6 @@ function configOf(
   const isUniform = adapters.every(
     ({ config: other }) =>
       Array.isArray(other.targetModules) &&
-      !other.targetParameters &&
       JSON.stringify(selectionOf(other)) === JSON.stringify(selectionOf(config)),
   );
   const targets = isUniform ? [...new Set((lists as string[][]).flat())] : modules;

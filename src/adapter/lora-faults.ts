@@ -1,4 +1,5 @@
 import { LorikeetError } from "../errors.ts";
+import { changesBase } from "./init/initial-part.ts";
 import type { LoraConfig } from "./lora-config.ts";
 
 /** Initialisations that PEFT has and Lorikeet has not, by their names in `init_lora_weights`. */
@@ -34,6 +35,18 @@ export function isKnownInit(init: unknown): boolean {
 /** What `init` is called where it is not built, or undefined. */
 export function unbuiltInit(init: unknown): string | undefined {
   return typeof init === "string" ? UNBUILT_INITS[init.toLowerCase()] : undefined;
+}
+
+/** What an adapter of `config` is beyond scale · B·A on layers of the untouched base. */
+export function beyondLora(config: LoraConfig): string[] {
+  const { init } = config;
+  return [
+    config.useDora ? "DoRA" : "",
+    config.loraBias ? "lora_bias" : "",
+    config.targetParameters?.length ? "target_parameters" : "",
+    config.ensureWeightTying ? "ensure_weight_tying" : "",
+    changesBase(init) ? `${String(init)}, which changed its base` : "",
+  ].filter((extra) => extra !== "");
 }
 
 /** Every reason why PEFT would not make an adapter of `config`, as sentences. */
