@@ -44,6 +44,17 @@ describe("reading", () => {
     expect([...tensors.keys()]).toEqual(["a"]);
   });
 
+  test.each([0, 1, 2, 3])(
+    "tensors %d bytes off their alignment, in a Buffer as files are read",
+    async (off) => {
+      const header = JSON.stringify({ a: f32([2], 0, 8) });
+      const bytes = file(header + " ".repeat((off - header.length) & 3), 8);
+      new DataView(bytes.buffer).setFloat32(bytes.length - 4, 1.5, true);
+      const { tensors } = await decodeSafetensors(Buffer.from(bytes.buffer));
+      expect(tensors.get("a")).toEqual(tensor("f32", [2], Float32Array.of(0, 1.5)));
+    },
+  );
+
   test("a tensor called __proto__ is an ordinary tensor", async () => {
     const { tensors } = await decodeSafetensors(
       file('{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', 1),

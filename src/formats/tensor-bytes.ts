@@ -9,6 +9,6 @@ export function bytesOf({ data }: Tensor): Uint8Array {
 
 /** A tensor over little-endian `bytes`: a view where alignment allows, else a copy. */
 export function tensorFromBytes(dtype: DType, shape: Shape, bytes: Uint8Array): Tensor {
-  const aligned = bytes.byteOffset % BYTES[dtype] === 0 ? bytes : bytes.slice();
+  const aligned = bytes.byteOffset % BYTES[dtype] === 0 ? bytes : new Uint8Array(bytes); // a Buffer's slice is no copy
   return { dtype, shape, data: viewAs(dtype, aligned.buffer, aligned.byteOffset, sizeOf(shape)) };
 }
