@@ -155,3 +155,27 @@ describe("a fresh adapter", () => {
     );
   });
 });
+
+it("takes the names of initialisations as PEFT does: two of them in any case, and writes them as they were", () => {
+  for (const [written, init] of [["OLoRA", "olora"], ["Gaussian", "gaussian"]] as const) {
+    const json = { peft_type: "LORA", init_lora_weights: written };
+    const config = parsePeftConfig(json);
+    expect(config.init).toBe(init);
+    expect(toPeftConfig(config, json)["init_lora_weights"]).toBe(written);
+    expect(lora({ init: written as never }).init).toBe(init);
+  } // prettier-ignore
+  for (const init_lora_weights of ["PiSSA", "Orthogonal", "EVA", "LoftQ"])
+    expect(() => parsePeftConfig({ peft_type: "LORA", init_lora_weights })).toThrow("not known");
+  for (const init_lora_weights of ["MiCA", "corda"])
+    expect(() => parsePeftConfig({ peft_type: "LORA", init_lora_weights })).toThrow(
+      /: (MiCA|CorDA)/,
+    );
+});
+
+it("refuses options that there are not, with the nearest", () => {
+  expect(() => lora({ rank: 4, lora_alpha: 8, use_dora: true } as never)).toThrow(
+    'Expected options of LoRA, got "rank", "lora_alpha" (did you mean "alpha"?), "use_dora" (did you mean "useDora"?)',
+  );
+  const everything = lora({ eva: { rho: 2, tau: 1, useLabelMask: true, whiten: false, adjustScalingFactors: true }, loftqIterations: 2 }); // prettier-ignore
+  expect(lora(everything)).toEqual(everything);
+});

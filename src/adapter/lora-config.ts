@@ -1,3 +1,5 @@
+import { LorikeetError, nearest } from "../errors.ts";
+
 /**
  * How LoRA is initialised: PEFT's names, and `kaiming-normal` (A normal with negative slope 0.01, B zero; PEFT reads
  * such an adapter as `true`). https://arxiv.org/abs/2404.02948 (pissa), https://arxiv.org/abs/2406.01775 (olora)
@@ -79,9 +81,20 @@ export interface LoraConfig {
   readonly baseModel: string | undefined;
 }
 
-/** A LoRA configuration: what is given, and PEFT's defaults for the rest. */
+/** Options that have no value of their own unless they are given. */
+const OPTIONAL: readonly string[] = ["eva", "loftqIterations"];
+
+/** `init` as it is written here: PEFT takes gaussian and olora in capitals, too. */
+export function initOf(init: unknown): unknown {
+  return typeof init === "string" && /^(gaussian|olora)$/i.test(init) ? init.toLowerCase() : init;
+}
+
+/**
+ * A LoRA configuration: what is given, and PEFT's defaults for the rest.
+ * @throws LorikeetError `lora-config` for an option that there is not
+ */
 export function lora(options: Partial<LoraConfig> = {}): LoraConfig {
-  return {
+  const config: LoraConfig = {
     r: 8,
     alpha: 8,
     dropout: 0,
@@ -103,6 +116,20 @@ export function lora(options: Partial<LoraConfig> = {}): LoraConfig {
     init: true,
     taskType: "CAUSAL_LM",
     baseModel: undefined,
-    ...options,
   };
+  const known = [...Object.keys(config), ...OPTIONAL];
+  const unknown = Object.keys(options).filter((option) => !known.includes(option));
+  if (unknown.length > 0) throw unknownOptions(unknown, known);
+  const given = { ...config, ...options };
+  return { ...given, init: initOf(given.init) as LoraInit };
+}
+
+function unknownOptions(unknown: readonly string[], known: readonly string[]): LorikeetError {
+  const list = unknown.map((option) => {
+    const [near] = nearest(option, known, 1);
+    return `"${option}"${near === undefined ? "" : ` (did you mean "${near}"?)`}`;
+  });
+  return new LorikeetError("lora-config", `Expected options of LoRA, got ${list.join(", ")}`, {
+    hint: `They are: ${known.join(", ")}.`,
+  });
 }

@@ -1,5 +1,6 @@
 import { LorikeetError } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
+import { initOf } from "./lora-config.ts";
 import { isKnownInit, UNBUILT_FIELDS, unbuiltInit } from "./lora-faults.ts";
 import type { AdapterJson } from "./peft-config.ts";
 
@@ -100,6 +101,6 @@ function isVariant(field: string, value: unknown, known: ReadonlySet<string>): b
 }
 
 function variantInit(init: unknown): string[] {
-  if ((init ?? null) === null || isKnownInit(init)) return [];
+  if ((init ?? null) === null || isKnownInit(initOf(init))) return [];
   return [`init_lora_weights: ${unbuiltInit(init) ?? `${JSON.stringify(init)} (not known)`}`];
 }

@@ -1,5 +1,5 @@
 import { LorikeetError } from "../errors.ts";
-import { EVA_DEFAULTS, type EvaConfig, lora, type LoraConfig } from "./lora-config.ts";
+import { EVA_DEFAULTS, type EvaConfig, initOf, lora, type LoraConfig } from "./lora-config.ts";
 import { checkPeftConfig } from "./peft-config-faults.ts";
 
 /** Parsed `adapter_config.json`. */
@@ -132,8 +132,10 @@ function nullable(fields: AdapterJson): AdapterJson {
 }
 
 function initJson({ init, eva, loftqIterations }: LoraConfig, original: AdapterJson): AdapterJson {
+  const written = original["init_lora_weights"];
+  const name = init === "kaiming-normal" ? true : init;
   return {
-    init_lora_weights: init === "kaiming-normal" ? true : init,
+    init_lora_weights: initOf(written) === name ? written : name,
     ...(init === "eva" && { eva_config: original["eva_config"] ?? evaJson(eva ?? EVA_DEFAULTS) }),
     ...(init === "loftq" && { loftq_config: { loftq_bits: 4, loftq_iter: loftqIterations ?? 1 } }),
   };
