@@ -168,6 +168,13 @@ describe("state", () => {
     expect(adapters["b"]!.data).toHaveLength(C * R);
   });
 
+  it("takes no more of a view's buffer than the view: moments of a checkpoint share one", async () => {
+    const engine = make();
+    const whole = new Float32Array(1000);
+    await engine.set("a", tensor("f32", [R, C], whole.subarray(0, R * C)));
+    expect((await engine.get("a")).data.buffer.byteLength).toBe(4 * R * C);
+  });
+
   it("refuses unknown names, other shapes and missing values with a code and a hint", async () => {
     const engine = make();
     const program = await engine.compile(tinyGraph());

@@ -75,7 +75,9 @@ class OnnxEngine implements Engine {
     await this.client.send({ type: "compile", program, spec, options: this.session });
     return {
       run: async (feeds: Tensors) => {
-        const response = await this.client.send({ type: "run", program, feeds });
+        const own = Object.entries(feeds).map(([name, value]) => [name, alone(value)]);
+        const request = { program, feeds: Object.fromEntries(own) as Tensors };
+        const response = await this.client.send({ type: "run", ...request });
         return expectKind(response, "tensors").values;
       },
       dispose: async () => {
@@ -89,7 +91,7 @@ class OnnxEngine implements Engine {
   }
 
   async set(name: string, value: Tensor): Promise<void> {
-    await this.client.send({ type: "set", name, value });
+    await this.client.send({ type: "set", name, value: alone(value) });
   }
 
   async applyGradients(update: AdamWStep): Promise<{ gradNorm: number }> {
@@ -113,6 +115,12 @@ class OnnxEngine implements Engine {
       locations.set(name!, await this.files.locate(name!, dtype, this.coded.compute(name!)));
     return locations;
   }
+}
+
+/** `value` with a buffer of its own: a view would take all of its buffer along to the other thread. */
+function alone(value: Tensor): Tensor {
+  const { data } = value;
+  return data.byteLength === data.buffer.byteLength ? value : { ...value, data: data.slice() };
 }
 
 /** @throws LorikeetError `unsupported-base-dtype` */
