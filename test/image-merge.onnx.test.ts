@@ -11,7 +11,7 @@ import {
 } from "../src/api/image-pipeline.ts";
 import { imagine } from "../src/api/imagine.ts";
 import { mergePipeline, unmergePipeline } from "../src/api/merge-pipeline.ts";
-import { loadImageAdapter } from "../src/host/image-adapter-files.ts";
+import { loadImageAdapter, saveImageAdapter } from "../src/host/image-adapter-files.ts";
 import { openSingleFile } from "../src/host/open-single-file.ts";
 import { tensor, type Tensor } from "../src/tensor/tensor.ts";
 import { lorikeet } from "./support/command.ts";
@@ -139,4 +139,22 @@ it("the command merges and unmerges, and refuses adapters of other bases", async
   expect(other.err).toContain("Stable Diffusion XL");
   const gguf = await lorikeet(...merge, "-o", join(folder, "x"), "--to", "gguf");
   expect([gguf.code, await readdir(folder)]).toEqual([2, expect.not.arrayContaining(["x"])]);
+});
+
+it("an adapter with NaN is refused wherever it is used, and nothing is written", async () => {
+  const read = await loadImageAdapter(lora("sd1-attention"));
+  for (const { data } of [...read.tensors.values()].slice(-1)) data[0] = NaN;
+  const adapter = join(folder, "nan.safetensors");
+  await saveImageAdapter(read, adapter, "diffusers");
+  const before = await readdir(folder);
+  const out = join(folder, "must-not-appear");
+  const flags = ["--model", sd1, "--adapter", adapter, "-o", out];
+  for (const told of [
+    await lorikeet("merge", "--no-safe", ...flags),
+    await lorikeet("unmerge", ...flags),
+    await lorikeet("convert", adapter, "--to", "peft", "-o", out),
+    await lorikeet("imagine", "-p", "a cat", ...flags),
+  ])
+    expect([told.code, told.err]).toEqual([1, expect.stringContaining("error[not-finite]")]);
+  expect(await readdir(folder)).toEqual(before);
 });

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Adapter } from "../adapter/adapter.ts";
 import { peftKey } from "../adapter/adapter.ts";
+import { refuseNonFinite } from "../adapter/finite.ts";
 import { attachImageAdapter } from "../adapter/image-adapter.ts";
 import type { Engine } from "../backends/backend.ts";
 import { idleLayers, isXl, pipelineLayers, pipelineRoots } from "../diffusion/pipeline-graphs.ts";
@@ -38,7 +39,7 @@ export interface ImagePipeline {
   readonly layers: readonly LoraCandidate[];
   /** Layers that adapters may have tensors for although nothing reads what they compute. */
   readonly idleLayers: readonly LoraCandidate[];
-  /** The same base with `adapters` in place of its own. @throws LorikeetError `adapter-mismatch` */
+  /** The same base with `adapters` in place of its own. @throws LorikeetError `adapter-mismatch`, `not-finite` */
   withAdapters(adapters: readonly WeightedAdapter[]): ImagePipeline;
   /** `roots` of a graph of this pipeline with the adapters in place. */
   adapt(roots: readonly Node[]): Node[];
@@ -95,6 +96,7 @@ function makePipeline(
   known: Pick<ImagePipeline, "layers" | "idleLayers">,
   adapters: readonly WeightedAdapter[],
 ): ImagePipeline {
+  for (const { adapter } of adapters) refuseNonFinite(adapter);
   // without those that change nothing the programs are the base's own
   const used = adapters.filter(({ weight = 1 }) => weight !== 0);
   const insertions = used.map(({ adapter, weight = 1 }, i): Insertion => {

@@ -109,7 +109,9 @@ async function convertImageAdapter(
     command.error(`error: ${source} is an image adapter; these are converted to diffusers, kohya or peft`, { exitCode: 2 }); // prettier-ignore
   if (!overwrite) await refuseExisting(output);
   const naming = model === undefined ? {} : pipelineNaming(await loadPipeline(model));
-  await saveImageAdapter(await loadImageAdapter(source, naming), output, to, naming);
+  const adapter = await loadImageAdapter(source, naming);
+  refuseNonFinite(adapter);
+  await saveImageAdapter(adapter, output, to, naming);
 }
 
 async function convertModel(
