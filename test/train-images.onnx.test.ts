@@ -210,8 +210,9 @@ describe("lorikeet train --task text-to-image", () => {
     const png = await readFile(join(photos, "2.png"));
     await writeFile(join(mixed, "2.png"), png.subarray(0, png.length / 2));
     await rm(join(mixed, "3.png"));
-    const { code, err } = await command("--data", mixed, "--output-dir", join(root, "mixed-out"));
+    const { code, err } = await command("--data", mixed, "--output-dir", join(root, "mixed-out"), "--exclude-modules", "to_z"); // prettier-ignore
     expect(code).toBe(0);
+    expect(err).toContain('warning[lora-unused]: exclude_modules "to_z" (did you mean "to_q"');
     expect(err).toContain("warning[images-skipped]: 4 of 5 images cannot be read");
     expect(err).toContain("3.png (no such file)");
     await writeFile(join(mixed, "4.png"), "");

@@ -57,11 +57,17 @@ export function siteOf(config: LoraConfig, module: string): LoraSite {
   };
 }
 
-/**
- * A warning when a rank is larger than a matrix allows: ΔW has at most the rank of its smaller side, so the rest of
- * the rank is cost without effect.
- */
-export function rankWarnings(
+/** What `config` asks of a model in vain: ranks that are too large, and names or numbers that match nothing. */
+export function targetWarnings(
+  config: LoraConfig,
+  sites: ReadonlyMap<string, LoraSite>,
+  candidates: readonly LoraCandidate[],
+): { code: string; message: string }[] {
+  return [...rankWarnings(sites, candidates), ...unusedWarnings(config, sites, candidates)];
+}
+
+/** ΔW has at most the rank of its weight's smaller side, so the rest of a rank is cost without effect. */
+function rankWarnings(
   sites: ReadonlyMap<string, LoraSite>,
   candidates: readonly LoraCandidate[],
 ): { code: string; message: string }[] {
@@ -79,7 +85,7 @@ export function rankWarnings(
 }
 
 /** A warning for each pattern, exclusion or layer number of `config` that does nothing: PEFT leaves them unsaid. */
-export function unusedWarnings(
+function unusedWarnings(
   config: LoraConfig,
   sites: ReadonlyMap<string, LoraSite>,
   candidates: readonly LoraCandidate[],

@@ -5,7 +5,7 @@ import { completeConfig } from "../adapter/complete-config.ts";
 import { changesBase } from "../adapter/init/initial-part.ts";
 import { initialAdapter } from "../adapter/initial-adapter.ts";
 import type { LoraConfig } from "../adapter/lora-config.ts";
-import { rankWarnings, resolveTargets } from "../adapter/targets.ts";
+import { resolveTargets, targetWarnings } from "../adapter/targets.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
 import { thumbnailUrl } from "../host/image-pixels.ts";
@@ -120,7 +120,7 @@ async function openImageTask(
     const after = samplePainter(trained, session, run);
     return {
       ...{ engine, data, unit: "images", start, base, sites },
-      warnings: [...data.warnings, ...rankWarnings(plan.sites, pipeline.layers), ...warnings],
+      warnings: [...data.warnings, ...targetWarnings(lora, plan.sites, base.layers), ...warnings],
       parameters: imageParameters(plan),
       ...stepGraphs(plan, config, (own, batch) => imageTrainingGraph(own, denoiseShape(batch))),
       evaluationGraphFor: (batch) => imageEvaluationGraph(plan, denoiseShape(batch)),

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
 import { plainLora } from "../adapter/plain-lora.ts";
-import { rankWarnings, unusedWarnings } from "../adapter/targets.ts";
+import { targetWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
@@ -100,10 +100,6 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     checkpointing: isCheckpointed(config),
     ...heldBy(config),
   };
-  const ranks = [
-    ...rankWarnings(plan.sites, model.layers),
-    ...unusedWarnings(run.lora, plan.sites, model.layers),
-  ];
   const { engine, warnings } = await openTaskEngine(adapted.weights, run);
   try {
     if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(model, run, plan, data));
@@ -116,7 +112,11 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
     ...(config.save_as_lora && {
       finish: (adapter) => plainLora(adapter, adapted.base.weights, { layers: adapted.layers, sites: plan.sites }), // prettier-ignore
     }),
-    warnings: [...data.warnings, ...ranks, ...warnings],
+    warnings: [
+      ...data.warnings,
+      ...targetWarnings(run.lora, plan.sites, model.layers),
+      ...warnings,
+    ],
     parameters: trainableParameters(plan),
     ...stepGraphs(plan, config, (own, batch) => trainingGraph(own, stepShape(batch))),
     evaluationGraphFor: (batch) => evaluationGraph(plan, stepShape(batch)),
