@@ -4,6 +4,7 @@
  *   node --import ./scripts/typescript.js bench/promises/page.ts bench/results/promises-storyteller-6m.json …
  */
 import { readFile, writeFile } from "node:fs/promises";
+import { EMBEDDED_MODELS } from "../../src/api/load-model.ts";
 import { type InferenceResult, median, quantile, type Report, type TrainResult } from "./jobs.ts";
 import { picture } from "./picture.ts";
 import { verdicts } from "./verdicts.ts";
@@ -28,8 +29,8 @@ ${reports.map(section).join("\n")}
 ## Again
 
 \`\`\`
-node --import ./scripts/typescript.js bench/promises/run.ts --full --steps ${first.steps}
-node --import ./scripts/typescript.js bench/promises/page.ts bench/results/promises-storyteller-6m.json
+${reports.map(command).join("\n")}
+node --import ./scripts/typescript.js bench/promises/page.ts ${process.argv.slice(2).join(" ")}
 \`\`\`
 `,
 );
@@ -40,7 +41,7 @@ function section(report: Report): string {
   const load = (value: number): string => value.toFixed(1);
   return `## ${model}
 
-${steps} steps of ${batchSize} samples of at most ${maxLength} tokens of \`examples/${data}\`. ${machine}. The machine was shared:
+${steps} steps of ${batchSize} samples of at most ${maxLength} tokens of \`examples/${data}\`; ${timedSteps(best)} are timed. ${machine}. The machine was shared:
 ${load(Math.min(...loads))} to ${load(Math.max(...loads))} processes wanted to run during the measurements (median ${load(median(loads))}), so times are upper
 bounds: equal work differed by up to a factor of two. Losses, sizes and counts do not depend on that.
 
@@ -53,7 +54,7 @@ ${verdicts(report, best)}
 ${best.map((result) => trainingRow(report, best, result)).join("\n")}
 
 ${retries(report)}Held-out loss before training: ${best[0]!.evalLosses[0]!.toFixed(3)}. Saved files are f32; peak memory is the largest resident set of the
-process, the runtime and the mapped model (${mega(modelBytes(report))} MB) included.
+process, the runtime and the mapped model (${mega(modelBytes(report))} MB as stored) included.
 
 ### Generation
 
@@ -64,6 +65,12 @@ ${inference.map(inferenceRow).join("\n")}
 One row, greedy, in turns; medians of ${inference[0]?.tokensPerSecond.base.length ?? 0} rounds. A swap puts the tensors of another adapter of the same rank into the running
 engine; nothing is compiled again.
 `;
+}
+
+/** What measures `report` again. */
+function command({ model, steps, batchSize, maxLength, training }: Report): string {
+  const ratesOf = (isFull: boolean): string => [...new Set(training.filter(({ rank }) => (rank === "full") === isFull).map(({ learningRate }) => learningRate))].join(); // prettier-ignore
+  return `node --import ./scripts/typescript.js bench/promises/run.ts --model ${EMBEDDED_MODELS.includes(model) ? model : `FOLDER/${model}`} --full --steps ${steps} --batch ${batchSize} --length ${maxLength} --lora-rates ${ratesOf(false)} --full-rates ${ratesOf(true)}`;
 }
 
 /** The better learning rate of each rank; times of all its runs together. */
@@ -92,7 +99,7 @@ function trainingRow(report: Report, best: readonly TrainResult[], result: Train
     result.learningRate,
     after.toFixed(3),
     gain === undefined ? "" : `${gain.toFixed(0)} %`,
-    `${mega(result.fileBytes)} MB (${((100 * result.fileBytes) / modelBytes(report)).toFixed(0)} % of the model's bf16)`,
+    `${mega(result.fileBytes)} MB (${digits((100 * result.fileBytes) / modelBytes(report), 2)} % of the model's)`,
   ].join(" | ")} |`;
 }
 
@@ -109,7 +116,19 @@ function modelBytes({ inference }: Report): number {
 }
 
 function mega(bytes: number): string {
-  return (bytes / 1e6).toPrecision(3);
+  return digits(bytes / 1e6, 3);
+}
+
+/** `value` with at least `count` digits, never with an exponent. */
+function digits(value: number, count: number): string {
+  return value >= 10 ** (count - 1) ? value.toFixed(0) : value.toPrecision(count);
+}
+
+/** How many steps of each kind the times are of. */
+function timedSteps(best: readonly TrainResult[]): string {
+  const counts = best.map(({ stepSeconds }) => stepSeconds.length);
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  return least === most ? `${least} of each kind` : `${least} to ${most} of each kind`;
 }
 
 /** What other learning rates gave. */
