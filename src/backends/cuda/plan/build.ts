@@ -53,6 +53,7 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions
   const context: PlanContext = {
     ...parts,
     plan,
+    sums,
     order,
     values: new Map(),
     units: [],

@@ -11,6 +11,7 @@ import type { WeightStore } from "../weights.ts";
 import type { GeneratedKernel } from "./fused-kernel.ts";
 import type { Store } from "./kernel-draft.ts";
 import { type PlanGraph, stripReshape } from "./graph.ts";
+import type { Sum } from "./sums.ts";
 import { newValue, type Storage, type Unit, type Value } from "./value.ts";
 
 /** What outlives a program. */
@@ -31,6 +32,7 @@ export interface PlanContext extends EngineParts {
   readonly units: { readonly at: number; readonly unit: Unit }[];
   /** Generated kernels by their text; launches are bound once all are compiled together. */
   readonly kernels: GeneratedKernels;
+  readonly sums: ReadonlyMap<Node, Sum>;
   /** Place of each node in the graph. */
   readonly order: ReadonlyMap<Node, number>;
   /** Values of `input` leaves by name. */

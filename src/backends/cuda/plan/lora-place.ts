@@ -75,10 +75,12 @@ function offsets(sizes: readonly number[]): number[] {
   return sizes.map((size) => (end += size) - size);
 }
 
-function canPlace({ plan, values }: PlanContext, node: Node, columns: number): boolean {
+/** Whether `node` may be a column range of a wider matrix; matrix products write rows of their last axis. */
+function canPlace({ plan, values, sums }: PlanContext, node: Node, columns: number): boolean {
   return (
     node.inputs.length > 0 &&
     !values.has(node) &&
+    (!sums.has(node) || node.shape.at(-1) === columns) &&
     plan.storage.get(node) === plan.precision &&
     isColumns(plan, node, columns)
   );

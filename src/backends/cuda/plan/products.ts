@@ -7,7 +7,6 @@ import { addUnit, type PlanContext, productStorage, storedValue } from "./contex
 import { rowKernel, spaceOf } from "./fused-kernel.ts";
 import type { Product, Sum } from "./sums.ts";
 import {
-  isDense,
   newValue,
   rowStride,
   STORAGE_BYTES,
@@ -147,10 +146,12 @@ export function productCall(
   const type = typeOf(context, product);
   const a = operand(context, product.a, type, left.shape.at(-1)!);
   const b = operand(context, product.b, type, right.shape.at(-1)!);
-  const batch = count > 1 ? { count, a: M * K, b: K * N, c: M * N, d: M * N } : undefined;
+  const strides = {
+    ...{ a: left.shape.at(-2)! * a.ld, b: right.shape.at(-2)! * b.ld },
+    ...{ c: M * (c ?? target).ld, d: M * target.ld },
+  };
+  const batch = count > 1 ? { count, ...strides } : undefined;
   const { alpha, transA, transB } = product;
-  if (batch && ![a, b].every(({ value }) => isDense(value)))
-    throw new LorikeetError("cuda-plan", "Expected dense operands of a batched product");
   return gemmCall(context, {
     M,
     N,
@@ -187,10 +188,8 @@ export function sumUnit(
     first!.storage === target.storage &&
     rowStride(first!, columns) !== undefined;
   const start = options.accumulate ? d : canRead ? matrixOf(first!, columns) : undefined;
-  const added =
-    others.length > 0 && !canRead
-      ? addOthers(context, sum, target, options.accumulate ?? false)
-      : undefined;
+  const isAdded = others.length > 0 && (!canRead || options.accumulate === true);
+  const added = isAdded ? addOthers(context, sum, target, options.accumulate ?? false) : undefined;
   const calls = shortestFirst(sum.products).map((product, i) =>
     productCall(context, product, d, i > 0 || added ? d : start),
   );
@@ -234,9 +233,7 @@ function addOthers(
     inputs: [sum, other],
   }));
   const store = { node: total, value: target, accumulate };
-  const kernel = rowKernel([store], spaceOf(node)!, (each) =>
-    each === total ? undefined : context.values.get(each),
-  );
+  const kernel = rowKernel([store], spaceOf(node)!, (each) => context.values.get(each));
   return context.kernels.unit("add", kernel, [store]);
 }
 
