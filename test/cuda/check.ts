@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { WeightSource } from "../../src/backends/backend.ts";
 import type { Device } from "../../src/backends/cuda/device.ts";
 import { allocateDevice, freeDevice } from "../../src/backends/cuda/device.ts";
+import { writeDevice } from "../../src/backends/cuda/memory.ts";
 import { decodeSafetensors } from "../../src/formats/safetensors.ts";
 import type { HfConfig } from "../../src/models/config.ts";
 import { convert, toFloat64 } from "../../src/tensor/convert.ts";
@@ -32,8 +33,7 @@ export function randomTensor(random: Random, shape: Shape, dtype: DType = "f32")
 /** Copies `value` to new device memory. */
 export function upload(device: Device, value: Tensor): number {
   const at = allocateDevice(device, value.data.byteLength, "a check");
-  if (value.data.byteLength > 0)
-    device.driver.call.cuMemcpyHtoD_v2(at, value.data, value.data.byteLength);
+  writeDevice(device, at, value.data);
   return at;
 }
 

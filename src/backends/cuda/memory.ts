@@ -3,6 +3,8 @@ import type { Device } from "./device.ts";
 import { out64 } from "./ffi/driver.ts";
 import { viewNative } from "./ffi/library.ts";
 
+const DEFAULT_STREAM = 0;
+
 /** Page-locked host memory, which the GPU copies from and to at full speed. */
 export interface PinnedMemory {
   readonly address: number;
@@ -21,9 +23,13 @@ export function allocatePinned(device: Device, bytes: number): PinnedMemory {
   };
 }
 
-/** Copies `data` to the device. Blocks until the bytes are read. */
+/** Copies `data` to the device. Blocks until it is there. */
 export function writeDevice(device: Device, at: number, data: ArrayBufferView): void {
-  if (data.byteLength > 0) device.driver.call.cuMemcpyHtoD_v2(at, data, data.byteLength);
+  if (data.byteLength === 0) return;
+  const { call } = device.driver;
+  call.cuMemcpyHtoD_v2(at, data, data.byteLength);
+  // the copy may still be on its way from the driver's staging memory, and our stream does not wait for this one
+  call.cuStreamSynchronize(DEFAULT_STREAM);
 }
 
 /** Copies from the device into `data`, after everything on the stream. */

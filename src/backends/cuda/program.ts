@@ -59,7 +59,9 @@ export async function compileProgram(
   let current: CudaProgram | undefined;
   const build = async (): Promise<CudaProgram> => {
     if (current && version === parts.caches.version) return current;
-    await current?.dispose();
+    const old = current;
+    current = undefined; // building may fail
+    await old?.dispose();
     current = await buildProgram(parts, arena, graph, options);
     version = parts.caches.version;
     return current;
@@ -73,7 +75,7 @@ export async function compileProgram(
     run: async (feeds) => (await build()).run(feeds),
     profile: () => current!.profile(),
     time: () => current!.time(),
-    dispose: () => current!.dispose(),
+    dispose: async () => current?.dispose(),
   };
 }
 
@@ -87,15 +89,17 @@ async function buildProgram(
   const kernels = collectKernels(device);
   const { plan, units } = planUnits(parts, graph, { ...options, kernels });
   const layout = layOut(units);
+  const bytes = Math.max(layout.bytes, plan.scratch.bytes);
+  await weights.load();
+  arena.reserve(bytes);
+  kernels.compile();
   const inputs = transferOf(device, plan.inputs, "program inputs");
   const outputs = transferOf(device, plan.outputs, "program results");
   uploadLiterals(device, plan);
-  await weights.load();
-  arena.reserve(layout.bytes);
-  kernels.compile();
 
   let captured: { graph: CapturedGraph; base: number } | undefined;
   const bindArena = (): CapturedGraph => {
+    arena.reserve(bytes); // a program that did not fit may have taken it away
     if (captured?.base === arena.address) return captured.graph;
     captured?.graph.dispose();
     layout.place(arena.address);
@@ -130,10 +134,7 @@ async function buildProgram(
     },
     dispose() {
       captured?.graph.dispose();
-      for (const transfer of [inputs, outputs]) {
-        freeDevice(device, transfer.device);
-        transfer.pinned.dispose();
-      }
+      release(device, plan, [inputs, outputs]);
       return Promise.resolve();
     },
   };
@@ -173,6 +174,14 @@ function uploadLiterals(device: Device, { literals }: BuiltPlan): void {
   for (const { value, data } of literals) {
     value.region.address = allocateDevice(device, value.region.bytes, "constants of a program");
     writeDevice(device, value.region.address, data);
+  }
+}
+
+function release(device: Device, { literals }: BuiltPlan, transfers: readonly Transfer[]): void {
+  for (const { value } of literals) freeDevice(device, value.region.address);
+  for (const transfer of transfers) {
+    freeDevice(device, transfer.device);
+    transfer.pinned.dispose();
   }
 }
 

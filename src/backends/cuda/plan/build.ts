@@ -34,7 +34,7 @@ export interface BuiltPlan {
   readonly inputs: ReadonlyMap<string, Value>;
   readonly outputs: ReadonlyMap<string, Value>;
   readonly literals: PlanContext["literals"];
-  readonly scratch: { address: number };
+  readonly scratch: PlanContext["scratch"];
 }
 
 /** How a plan is built. `isUnfused`: a kernel of its own for each value. */
@@ -61,7 +61,7 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions
     inputs: new Map(),
     copies: new Map(),
     literals: [],
-    scratch: { address: 0 },
+    scratch: { address: 0, bytes: 0 },
   };
   const groups = findLoraGroups(plan, sums, ({ name, shape }) =>
     parts.weights.isQuantized(name!, shape),

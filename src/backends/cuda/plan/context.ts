@@ -39,8 +39,8 @@ export interface PlanContext extends EngineParts {
   readonly inputs: Map<string, Value>;
   /** Converted copies of values, by storage and place in the graph. */
   readonly copies: Map<string, Value>;
-  /** Memory that may be overwritten while algorithms are timed. */
-  readonly scratch: { address: number };
+  /** Memory that may be overwritten while algorithms are timed, and how much of it they need. */
+  readonly scratch: { address: number; bytes: number };
   /** Values to upload once: constants of the graph. */
   readonly literals: { readonly value: Value; readonly data: Float32Array | Int32Array }[];
 }

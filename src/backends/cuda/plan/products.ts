@@ -71,6 +71,11 @@ export function gemmCall(
 ): GemmCall {
   const { a, b, d, c, alpha = 1, transA = false, transB = false, M, N, K, batch } = spec;
   let gemm: Gemm | undefined;
+  const isKept = !d.value.region.isPlanned;
+  if (isKept) {
+    const elements = (batch?.count ?? 1) * M * d.ld;
+    scratch.bytes = Math.max(scratch.bytes, elements * STORAGE_BYTES[d.value.storage]);
+  }
   const operands = (): { a: number; b: number; c: number; d: number } => ({
     a: locate(a),
     b: locate(b),
@@ -96,7 +101,7 @@ export function gemmCall(
     };
     const at = operands();
     // timing must not touch what outlives the program: gradients are written to scratch memory
-    const safe = d.value.region.isPlanned ? at : { ...at, c: scratch.address, d: scratch.address };
+    const safe = isKept ? { ...at, c: scratch.address, d: scratch.address } : at;
     gemm = gemms.plan(full, safe);
     return gemm.milliseconds;
   };

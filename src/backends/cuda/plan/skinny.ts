@@ -122,6 +122,10 @@ export function tokensCall(context: PlanContext, spec: TokensSpec): GemmCall | u
   const bytes = SKINNY.counters + blocks * splits * 64 * N * 4;
   if (!fits || !isShort(N, parts.length) || blocks * 4 > SKINNY.counters || bytes > SKINNY.bytes)
     return undefined;
+  context.scratch.bytes = Math.max(
+    context.scratch.bytes,
+    ...parts.map(({ F }) => F * N * 4), // results are float32
+  );
   let kernel: Kernel | undefined;
   const launch = (outs: readonly number[]): void => {
     const tables = [
