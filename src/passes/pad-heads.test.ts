@@ -45,3 +45,9 @@ it("leaves sizes alone that are not asked for, or fit", () => {
   expect(padHeads(roots, 8, () => false)).toEqual(roots);
   expect(padHeads(roots, 5, () => true)).toEqual(roots);
 });
+
+it("computes again what belongs to a node that is computed again", () => {
+  const again = padHeads([{ ...y, phase: "recompute" }], 8, () => true);
+  const names = topological(again).flatMap(({ op, phase }) => (phase ? [op.name] : []));
+  expect(names.sort()).toEqual(["attention", "pad", "pad", "pad", "slice"]);
+});

@@ -20,10 +20,13 @@ export function padHeads(
     if (D !== node.inputs[2]!.shape[3] || D % unit === 0 || !isPadded(D)) return undefined;
     const wide = Math.ceil(D / unit) * unit;
     const isVector = (input: Node | undefined): input is Node => input?.shape.length === 4;
+    const again = node.phase && { phase: node.phase };
     const inputs = node.inputs.map((input) =>
-      isVector(input) ? pad(input, { axis: 3, before: 0, after: wide - D }) : input,
+      isVector(input)
+        ? { ...pad(input, { axis: 3, before: 0, after: wide - D }), ...again }
+        : input,
     );
     const padded = { ...node, inputs, shape: [...node.shape.slice(0, 3), wide] };
-    return slice(padded, { axis: 3, start: 0, end: D });
+    return { ...slice(padded, { axis: 3, start: 0, end: D }), ...again };
   });
 }
