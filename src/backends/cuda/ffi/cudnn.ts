@@ -54,7 +54,7 @@ export const MODE = {
   exp: 13,
   log: 15,
   identity: 21,
-  greaterEqual: 302,
+  greaterEqual: 303,
   index: 501,
   select: 601,
 } as const;

@@ -108,10 +108,10 @@ export function openDriver(): Driver {
 }
 
 /** Statuses that say that libraries are newer than the driver, or its parts of different versions. */
-const MISMATCHED: readonly number[] = [35, 209, 218, 222, 803, 804];
+const MISMATCHED: readonly number[] = [36, 209, 218, 222, 803, 804];
 /** Statuses after which the GPU does nothing more for this process: faults of memory, hangs, a lost device. */
 const LOST: readonly number[] = [
-  46, 101, 214, 219, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
+  46, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 999,
 ];
 
 /** What to do about a status of the driver. */
