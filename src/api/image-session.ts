@@ -1,4 +1,5 @@
 import type { Engine, Program, Tensors } from "../backends/backend.ts";
+import { keptPrograms } from "../backends/kept-programs.ts";
 import { encodeCaption } from "../data/clip-tokenizer.ts";
 import {
   decodeGraph,
@@ -34,13 +35,9 @@ export interface ImageSession {
 export async function openImageSession(pipeline: ImagePipeline): Promise<ImageSession> {
   const { configs } = pipeline.checkpoint;
   const engine = await pipeline.openEngine();
-  const programs = new Map<string, Promise<Program>>();
-  const program = (kind: string, sizes: object, graph: () => Graph): Promise<Program> => {
-    const key = `${kind} ${JSON.stringify(sizes)}`;
-    const known = programs.get(key) ?? engine.compile(graph());
-    programs.set(key, known);
-    return known;
-  };
+  const programs = keptPrograms();
+  const program = (kind: string, sizes: object, graph: () => Graph): Promise<Program> =>
+    programs.get(`${kind} ${JSON.stringify(sizes)}`, () => engine.compile(graph()));
   return {
     engine,
     async condition(captions) {

@@ -1,4 +1,5 @@
 import type { Engine, Program, Tensors } from "../backends/backend.ts";
+import { keptPrograms } from "../backends/kept-programs.ts";
 import type { Graph } from "../ir/graph.ts";
 import { toFloat32 } from "../tensor/convert.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
@@ -34,15 +35,11 @@ export function createDecoder(
   graphFor: (shape: DecodeShape) => Graph,
   more: () => Tensors = () => ({}),
 ): Decoder {
-  const programs = new Map<string, Promise<Program>>();
+  const programs = keptPrograms();
   let cache = { used: 0, lengths: [] as number[], prompts: [] as number[], padded: 0 };
 
-  const programFor = (shape: DecodeShape): Promise<Program> => {
-    const key = `${shape.batch},${shape.length},${shape.cacheLength}`;
-    const known = programs.get(key) ?? engine.compile(graphFor(shape));
-    programs.set(key, known);
-    return known;
-  };
+  const programFor = (shape: DecodeShape): Promise<Program> =>
+    programs.get(JSON.stringify(shape), () => engine.compile(graphFor(shape)));
 
   async function start(rows: readonly (readonly number[])[]): Promise<Float32Array[]> {
     const lengths = rows.map((row) => row.length);
@@ -82,11 +79,7 @@ export function createDecoder(
     return rowsOf(logits!);
   }
 
-  async function dispose(): Promise<void> {
-    for (const program of programs.values()) await (await program).dispose();
-    programs.clear();
-  }
-  return { start, next, dispose };
+  return { start, next, dispose: programs.dispose };
 }
 
 /** The smallest of 64, 128, 256 … that is at least `size`. */

@@ -1,4 +1,5 @@
 import type { Engine, Program } from "../backends/backend.ts";
+import { keptPrograms } from "../backends/kept-programs.ts";
 import { LorikeetError } from "../errors.ts";
 import type { Graph } from "../ir/graph.ts";
 import type { Batch } from "./setup.ts";
@@ -13,7 +14,7 @@ export function programCache(
   isLean: () => boolean;
   dispose: () => Promise<void>;
 } {
-  const programs = new Map<string, Promise<Program>>();
+  const programs = keptPrograms();
   let isLean = false;
   const compile = async (batch: Batch): Promise<Program> => {
     if (!leanGraphFor || isLean) return engine.compile((leanGraphFor ?? graphFor)(batch));
@@ -28,15 +29,9 @@ export function programCache(
   return {
     get(batch) {
       const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
-      const key = sizes.sort().join("; ");
-      const known = programs.get(key) ?? compile(batch);
-      programs.set(key, known);
-      return known;
+      return programs.get(sizes.sort().join("; "), () => compile(batch));
     },
     isLean: () => isLean,
-    async dispose() {
-      for (const program of programs.values()) await (await program).dispose();
-      programs.clear();
-    },
+    dispose: programs.dispose,
   };
 }
