@@ -3,7 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { AdapterInspection } from "../src/api/inspection.ts";
+import { loadModel } from "../src/api/load-model.ts";
+import type { Model } from "../src/api/model.ts";
 import { decodeSafetensors } from "../src/formats/safetensors.ts";
+import { loadAnyAdapter } from "../src/host/adapter-formats.ts";
 import { toFloat32 } from "../src/tensor/convert.ts";
 import { lorikeet } from "./support/command.ts";
 
@@ -81,6 +84,27 @@ describe("--adapter", () => {
     expect(code).toBe(1);
     expect(err).toContain("missing-base");
   });
+});
+
+it("an adapter that mlx-lm trained has mlx-lm's logits, as it is and converted for PEFT", async () => {
+  const folder = join(import.meta.dirname, "fixtures/mlx");
+  const { tensors } = await decodeSafetensors(await readFile(join(folder, "expected.safetensors")));
+  const [ids, want] = [tensors.get("input_ids")!, toFloat32(tensors.get("logits_last")!)];
+  const [count, length] = ids.shape as [number, number];
+  const rows = Array.from({ length: count }, (_, b) => Array.from(ids.data.subarray(b * length, (b + 1) * length), Number)); // prettier-ignore
+  const told = await lorikeet("convert", folder, "--to", "peft", "-o", at("from-trained"));
+  expect(told.code, told.err).toBe(0);
+  const base = await loadModel(BASE);
+  const lastOf = async (model: Model): Promise<Float32Array> => {
+    const { data, shape } = await model.logits(rows);
+    const size = shape[2]!;
+    await model.dispose();
+    return Float32Array.from(want, (_, i) => Number(data[(Math.floor(i / size) + 1) * length * size - size + (i % size)])); // prettier-ignore
+  };
+  const worst = (got: Float32Array): number => got.reduce((most, value, i) => Math.max(most, Math.abs(value - want[i]!)), 0); // prettier-ignore
+  for (const reference of [folder, at("from-trained")])
+    expect(worst(await lastOf(base.withAdapter(await loadAnyAdapter(reference))))).toBeLessThan(1e-4); // prettier-ignore
+  expect(worst(await lastOf(base))).toBeGreaterThan(1e-2);
 });
 
 it("convert --plain: a PiSSA adapter as plain LoRA of twice the rank, which merges without its base being changed first", async () => {
