@@ -239,6 +239,12 @@ describe("lorikeet train --task text-to-image", () => {
     await expectError([...data, ...zero], "scheduler-config", "v_prediction");
   }, 180_000);
 
+  test("a step that cannot fit into memory is refused before anything is made", async () => {
+    const batch = ["--per-device-train-batch-size", "100000000", "--class-prompt", "a cat"];
+    const words = ["activations of 100000000 × 16×16 pixels", "--resolution"];
+    await expectError(["--data", photos, ...batch], "out-of-memory", ...words);
+  }, 180_000);
+
   test("an autoencoder that gives NaN", async () => {
     const model = join(root, "nan");
     await cp(MODEL, model, { recursive: true });

@@ -33,21 +33,26 @@ export interface ImageDataOptions {
   readonly trainsText: boolean;
 }
 
-/**
- * The captioned files of a run. Images of its class that are missing are made.
- * @throws LorikeetError `image-size`, `file-not-found`, `no-images`, `image-captions`
- */
-export async function trainingFiles(
+/** The captioned files of a run. @throws LorikeetError `file-not-found`, `no-images`, `image-captions` */
+export async function captionedFiles({
+  data,
+  eval_data: held,
+  instance_prompt: fallback,
+}: TrainConfig): Promise<Omit<TrainingFiles, "prior">> {
+  return {
+    train: await readImageFolders(data, fallback),
+    held: held.length > 0 ? await readImageFolders(held, fallback) : [],
+  };
+}
+
+/** The images of a run's class; those that are missing are made. */
+export async function priorFiles(
   pipeline: ImagePipeline,
   { config, outputDir }: ResolvedRun,
-): Promise<TrainingFiles> {
-  const resolution = resolutionOf(pipeline, config);
-  const { instance_prompt: fallback } = config;
-  const train = await readImageFolders(config.data, fallback);
-  const held =
-    config.eval_data.length > 0 ? await readImageFolders(config.eval_data, fallback) : [];
+): Promise<CaptionedFile[]> {
   const folder = join(outputDir ?? config.output_dir, "class-images");
-  return { train, held, prior: await classImages(pipeline, { ...config, resolution }, folder) };
+  const resolution = resolutionOf(pipeline, config);
+  return classImages(pipeline, { ...config, resolution }, folder);
 }
 
 /** Side of the training images in pixels. @throws LorikeetError `image-size` */

@@ -5,8 +5,15 @@ import { LorikeetError } from "../errors.ts";
 import { causalLM } from "../models/registry.ts";
 import { loraCandidates } from "../passes/lora.ts";
 import { tensor } from "../tensor/tensor.ts";
+import { IMAGE_TARGETS } from "../train/image-plan.ts";
 import type { TrainPlan } from "../train/plan.ts";
-import { checkMemory, estimateMemory, type MemoryEstimate } from "./memory-estimate.ts";
+import { loadPipeline } from "./image-pipeline.ts";
+import {
+  checkMemory,
+  estimateImageMemory,
+  estimateMemory,
+  type MemoryEstimate,
+} from "./memory-estimate.ts";
 
 const SMOLLM2 = {
   model_type: "llama",
@@ -67,9 +74,31 @@ describe("estimateMemory", () => {
   });
 });
 
+describe("estimateImageMemory", () => {
+  const images = async (batch: number, checkpointing = false): Promise<number> => {
+    const { checkpoint, layers } = await loadPipeline("picturebook-7m");
+    const known = { defaults: IMAGE_TARGETS, head: "" };
+    const unet = layers.filter(({ module }) => module.startsWith("unet."));
+    const sites = resolveTargets(lora({ targetModules: [...IMAGE_TARGETS] }), unet, known);
+    const plan = { configs: checkpoint.configs, sites, checkpointing };
+    const base = { source: checkpoint.weights, dtype: "auto" as const };
+    const sizes = { batch, height: 16, width: 16, length: 32 };
+    return estimateImageMemory(plan, base, sizes).activations;
+  };
+
+  it("grows linearly with the batch, by what was measured", async () => {
+    const [one, two, checkpointed] = [await images(1), await images(2), await images(1, true)];
+    expect(two / one).toBeCloseTo(2, 1);
+    // the peak of a process rises by 22 MB for each further image of a batch
+    expect(one).toBeGreaterThan(0.8 * 22e6);
+    expect(one).toBeLessThan(1.2 * 22e6);
+    expect(checkpointed).toBeLessThan(0.5 * one);
+  });
+});
+
 describe("checkMemory", () => {
   const needs: MemoryEstimate = { weights: 1e9, adapters: 1e8, activations: 4e9, total: 5.3e9 };
-  const big = { ...shape, batch: 8 };
+  const big = { batch: 8, row: "512 tokens", option: "--max-length" };
 
   it("says nothing where there is room, warns where it is close", () => {
     expect(checkMemory(needs, 8e9, big)).toBeUndefined();

@@ -1,13 +1,8 @@
 import type { WeightSource } from "../backends/backend.ts";
-import { hasLowering } from "../backends/onnx/has-lowering.ts";
 import { LorikeetError } from "../errors.ts";
 import type { EngineDType } from "./open-engine.ts";
-import { rootsOf, topological, withRoots } from "../ir/graph.ts";
+import type { DenoiseShape } from "../diffusion/pipeline-graphs.ts";
 import type { Node } from "../ir/node.ts";
-import { cse } from "../passes/cse.ts";
-import { expand } from "../passes/expand.ts";
-import { dropMarks, fold } from "../passes/fold.ts";
-import { rematerialize } from "../passes/rematerialize.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import {
   type StepShape,
@@ -15,6 +10,8 @@ import {
   trainingGraph,
   type TrainPlan,
 } from "../train/plan.ts";
+import { imageParameters, type ImagePlan, imageTrainingGraph } from "../train/image-plan.ts";
+import { stepValues } from "./step-values.ts";
 
 /** Bytes that a training step needs on the CPU. */
 export interface MemoryEstimate {
@@ -27,9 +24,28 @@ export interface MemoryEstimate {
   readonly total: number;
 }
 
+/** The frozen weights, and how they are kept. */
+export interface FrozenBase {
+  readonly source: Pick<WeightSource, "names" | "get">;
+  readonly dtype: EngineDType;
+}
+
+/** Rows that a step computes at once, as messages call them. */
+export interface StepBatch {
+  readonly batch: number;
+  /** Such as `512 tokens`. */
+  readonly row: string;
+  /** The option that makes rows smaller. */
+  readonly option: string;
+}
+
 const F32 = 4;
 /** Node.js, ONNX Runtime, the tokenizer and compiled programs. */
 const PROCESS = 200e6;
+/** The programs and pixels of an autoencoder besides. */
+const IMAGES = 100e6;
+/** What ONNX Runtime's arena holds for what is live at once: 22 MB an image of picturebook-7m for 15.7. */
+const ARENA = 1.4;
 /** Bytes of an element of the frozen base by --base-dtype; NF4 has a scale for each block of 64. */
 const WEIGHT_BYTES: Readonly<Record<EngineDType, number>> = {
   auto: F32,
@@ -53,46 +69,45 @@ const WARN = 0.9;
  */
 export function estimateMemory(
   plan: TrainPlan,
-  {
-    source,
-    dtype,
-  }: { source: Pick<WeightSource, "names" | "get">; dtype: keyof typeof WEIGHT_BYTES },
+  base: FrozenBase,
   shape: StepShape,
 ): MemoryEstimate {
   const key = "n_layer" in plan.config ? "n_layer" : "num_hidden_layers";
   const blocks = Number(plan.config[key] ?? 1);
-  const [one, two] = [1, 2].map((count) => stepValues(withBlocks(plan, key, count), shape));
+  const [one, two] = [1, 2].map((count) =>
+    stepValues(trainingGraph(withBlocks(plan, key, count), shape)),
+  );
   const kept = one!.kept + (blocks - 1) * (two!.kept - one!.kept);
   const activations = kept + one!.recomputed + WORKING * one!.largest;
-  const trained = trainableParameters(plan).reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+  return estimateOf(activations, trainableParameters(plan), base);
+}
+
+/** Memory of a step of `shape` on images, by what is live at once in the graph that is run. Its blocks are all unlike. */
+export function estimateImageMemory(
+  plan: ImagePlan,
+  base: FrozenBase,
+  shape: DenoiseShape,
+): MemoryEstimate {
+  const { peak } = stepValues(imageTrainingGraph(plan, shape));
+  const estimate = estimateOf(ARENA * peak, imageParameters(plan), base);
+  return { ...estimate, total: estimate.total + IMAGES };
+}
+
+function estimateOf(
+  activations: number,
+  parameters: readonly Node[],
+  { source, dtype }: FrozenBase,
+): MemoryEstimate {
+  const trained = parameters.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
   const stored = source.names.reduce((sum, name) => sum + sizeOf(source.get(name).shape), 0);
-  const [base, adapters] = [WEIGHT_BYTES[dtype] * stored, 4 * F32 * trained];
-  return { weights: base, adapters, activations, total: base + adapters + activations + PROCESS };
+  const [weights, adapters] = [WEIGHT_BYTES[dtype] * stored, 4 * F32 * trained];
+  return { weights, adapters, activations, total: weights + adapters + activations + PROCESS };
 }
 
 function withBlocks(plan: TrainPlan, key: string, count: number): TrainPlan {
   const { layer_types: types, ...config } = plan.config;
   const kinds = Array.isArray(types) && { layer_types: types.slice(0, count) };
   return { ...plan, config: { ...config, ...kinds, [key]: count } };
-}
-
-/** Bytes of values of a step: those kept for the backward pass, those recomputed, the largest one. */
-function stepValues(
-  plan: TrainPlan,
-  shape: StepShape,
-): { kept: number; recomputed: number; largest: number } {
-  const graph = trainingGraph(plan, shape);
-  const lowered = cse(fold(dropMarks(expand(rootsOf(graph), (node) => hasLowering(node, "cpu")))));
-  const { outputs, gradients } = withRoots(graph, lowered);
-  const results = rematerialize(Object.values(outputs), Object.values(gradients));
-  const forward = new Set(topological(Object.values(outputs)));
-  const backward = topological(results).filter((node) => !forward.has(node));
-  const read = new Set(backward.flatMap((node) => node.inputs));
-  return {
-    kept: bytesOf([...read].filter((node) => forward.has(node))),
-    recomputed: bytesOf(backward.filter((node) => node.phase === "recompute")),
-    largest: Math.max(0, ...[...forward, ...backward].filter(isValue).map(nodeBytes)),
-  };
 }
 
 /**
@@ -102,11 +117,11 @@ function stepValues(
 export function checkMemory(
   estimate: MemoryEstimate,
   free: number,
-  shape: StepShape,
+  rows: StepBatch,
 ): { code: string; message: string } | undefined {
   const { weights, adapters, activations, total } = estimate;
   if (total <= WARN * free) return undefined;
-  const parts = `weights ${gib(weights)}, adapter and optimizer ${gib(adapters)}, activations of ${shape.batch} × ${shape.length} tokens ${gib(activations)}`;
+  const parts = `weights ${gib(weights)}, adapter and optimizer ${gib(adapters)}, activations of ${rows.batch} × ${rows.row} ${gib(activations)}`;
   if (total <= REFUSE * free)
     return {
       code: "memory-tight",
@@ -115,31 +130,22 @@ export function checkMemory(
   throw new LorikeetError(
     "out-of-memory",
     `Expected a run that fits into ${gib(free)} of free memory, this one needs about ${gib(total)}: ${parts}`,
-    { hint: remedy(estimate, free, shape) },
+    { hint: remedy(estimate, free, rows) },
   );
 }
 
-function remedy({ weights, activations }: MemoryEstimate, free: number, shape: StepShape): string {
+function remedy(
+  { weights, activations }: MemoryEstimate,
+  free: number,
+  { batch, option }: StepBatch,
+): string {
   if (weights > free) return "Take a smaller model, or a machine with more memory.";
-  const fits = Math.floor((shape.batch * (free - weights)) / activations);
-  const batch =
-    shape.batch > 1
+  const fits = Math.floor((batch * (free - weights)) / activations);
+  const smaller =
+    batch > 1
       ? `--per-device-train-batch-size ${Math.max(1, fits)} with --gradient-accumulation-steps, `
       : "";
-  return `Use ${batch}a smaller --max-length, --gradient-checkpointing, or a smaller --base-dtype.`;
-}
-
-function bytesOf(nodes: readonly Node[]): number {
-  return nodes.filter(isValue).reduce((sum, node) => sum + nodeBytes(node), 0);
-}
-
-/** Leaves are counted apart, and a reshape is a view. */
-function isValue(node: Node): boolean {
-  return node.inputs.length > 0 && node.op.name !== "reshape";
-}
-
-function nodeBytes(node: Node): number {
-  return sizeOf(node.shape) * (node.dtype === "i64" ? 8 : F32);
+  return `Use ${smaller}a smaller ${option}, --gradient-checkpointing, or a smaller --base-dtype.`;
 }
 
 function gib(bytes: number): string {

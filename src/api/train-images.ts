@@ -6,11 +6,14 @@ import { changesBase } from "../adapter/init/initial-part.ts";
 import { initialAdapter } from "../adapter/initial-adapter.ts";
 import type { LoraConfig } from "../adapter/lora-config.ts";
 import { resolveTargets, targetWarnings } from "../adapter/targets.ts";
+import type { DataWarning } from "../data/data-warnings.ts";
+import type { DenoiseShape } from "../diffusion/pipeline-graphs.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
 import { thumbnailUrl } from "../host/image-pixels.ts";
 import type { AdapterStorage } from "../host/run-store.ts";
 import type { TrainConfig } from "../host/train-config.ts";
+import { vaeFactor } from "../models/autoencoder-kl.ts";
 import { insertLora, type LoraSite } from "../passes/lora.ts";
 import {
   denoiseShape,
@@ -24,7 +27,8 @@ import {
 import { heldBy } from "./choose-optimizer.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
 import { openImageSession } from "./image-session.ts";
-import { openImageData, trainingFiles } from "./image-training-data.ts";
+import { captionedFiles, openImageData, priorFiles, resolutionOf } from "./image-training-data.ts";
+import { checkMemory, estimateImageMemory } from "./memory-estimate.ts";
 import { reportOf } from "./record.ts";
 import type { RunStore } from "./run-store.ts";
 import { samplePainter } from "./sample-images.ts";
@@ -111,9 +115,12 @@ async function openImageTask(
   const sites = resolveTargets(lora, base.layers, base.family);
   const checkpointing = isCheckpointed(config);
   const plan: ImagePlan = { configs, sites, checkpointing, ...heldBy(config) };
-  const files = await trainingFiles(pipeline, run); // errors in captions come before any work
+  const shape = largestStep(pipeline, config);
+  const captioned = await captionedFiles(config); // errors in captions come before any work
   const { engine, warnings } = await openTaskEngine(weights, run);
   try {
+    if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(pipeline, config, plan, shape));
+    const files = { ...captioned, prior: await priorFiles(pipeline, run) };
     const trained = adaptedBy(pipeline, plan.sites, engine);
     const session = await openImageSession(trained);
     const data = await openImageData(session, { pipeline: trained, config: windowConfig(run), files, trainsText: trainsText(plan) }); // prettier-ignore
@@ -135,6 +142,29 @@ async function openImageTask(
     await engine.dispose();
     throw error;
   }
+}
+
+/** The sizes of a full batch. @throws LorikeetError `image-size` */
+function largestStep(pipeline: ImagePipeline, config: TrainConfig): DenoiseShape {
+  const { configs, tokenizers } = pipeline.checkpoint;
+  const side = resolutionOf(pipeline, config) / vaeFactor(configs.vae);
+  const { length } = tokenizers[0]!;
+  return { batch: config.per_device_train_batch_size, height: side, width: side, length };
+}
+
+/** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */
+function memoryWarnings(
+  pipeline: ImagePipeline,
+  config: TrainConfig,
+  plan: ImagePlan,
+  shape: DenoiseShape,
+): DataWarning[] {
+  const base = { source: pipeline.checkpoint.weights, dtype: config.base_dtype };
+  const side = resolutionOf(pipeline, config);
+  const rows = { batch: shape.batch, row: `${side}×${side} pixels`, option: "--resolution" };
+  const estimate = estimateImageMemory(plan, base, shape);
+  const tight = checkMemory(estimate, process.availableMemory(), rows);
+  return tight ? [tight] : [];
 }
 
 /** The adapter of the checkpoint that the run continues; files of image adapters hold less than `config`. */

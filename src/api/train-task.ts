@@ -168,20 +168,26 @@ async function* taskEvents(
 ): AsyncGenerator<TrainEvent, void, undefined> {
   const { engine, data } = task;
   for (const warning of task.warnings) yield { type: "warning", ...warning };
-  await setAdapter(task, task.start);
-  for (const [name, moment] of store.resumed?.optimizer ?? []) await engine.set(name, moment);
+  await setStart(task, store);
   const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
   const evaluate = evaluator && agreed(run, engine, evaluation(evaluator, data));
   const after = isFollower(run) ? undefined : task.after;
   if (after && store.state.step === 0) yield* after(undefined);
   for await (const event of trainLoop(setupOf(task, run, store, evaluate))) {
     yield event;
-    const best = event.type === "end" && store.chosen();
-    if (after && best) await setAdapter(task, best); // what is shown at the end is what is kept
-    if (after) yield* after(event);
+    if (!after) continue;
+    const best = event.type === "end" ? store.chosen() : undefined;
+    if (best) await setAdapter(task, best); // what is shown at the end is what is kept
+    yield* after(event);
   }
   await evaluator?.dispose();
   finish(await store.finish(() => adapterOf(task), task.finish));
+}
+
+/** Gives every trainable parameter its first value, and the optimizer the moments of a resumed run. */
+async function setStart(task: TrainTask, { resumed }: RunStore): Promise<void> {
+  await setAdapter(task, task.start);
+  for (const [name, moment] of resumed?.optimizer ?? []) await task.engine.set(name, moment);
 }
 
 /** Gives every trainable parameter its value in `adapter`. */

@@ -195,6 +195,7 @@ function memoryWarnings(
   const shape = { batch, length, rows, hasSegments: config.packing };
   const weights = { source: model.checkpoint.weights, dtype: config.base_dtype };
   const estimate = estimateMemory(plan, weights, shape);
-  const tight = checkMemory(estimate, process.availableMemory(), shape);
+  const rowsOf = { batch, row: `${length} tokens`, option: "--max-length" };
+  const tight = checkMemory(estimate, process.availableMemory(), rowsOf);
   return tight ? [tight] : [];
 }
