@@ -51,6 +51,16 @@ it.each(families)("%s: LoRA, all weights, and decoding in f32", async (name) => 
   expectOrdered(planned(decode, { precision: "f32" }).units);
 });
 
+it("an adapter of an embedding whose gradient is one product (OPT 350M)", async () => {
+  const config = await read("models/opt-350m");
+  const layers = loraCandidates([plainLogits(config, { batch: 1, length: 8 })]);
+  const adapter = lora({ r: 4, targetModules: ["embed_tokens"] });
+  const sites = resolveTargets(adapter, layers, loraTargets("opt"));
+  const plan: TrainPlan = { config, sites, trainsWeight: () => false, checkpointing: false };
+  const shape = { batch: 2, length: 16, rows: 20, hasSegments: true };
+  expectOrdered(planned(trainingGraph(plan, shape)).units);
+});
+
 it("Stable Diffusion: the UNet and its text encoder with adapters on every linear layer, the VAE", async () => {
   const [unet, vae, text] = await Promise.all(
     ["unet", "vae", "text_encoder"].map((part) => read(`diffusion/sd1/${part}`)),

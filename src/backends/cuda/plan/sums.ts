@@ -57,7 +57,7 @@ function flatten(
   const stack: Term[] = [{ node: top, factor: 1, outer: top }];
   while (stack.length > 0) {
     const term = stack.pop()!;
-    const { node, factor, outer } = term;
+    const { node, outer } = term;
     const isOpen = node === top || isPrivate(node);
     const terms = isOpen ? termsOf(term) : undefined;
     const scaled = isOpen && !terms ? scaledProduct(term, isPrivate) : undefined;
@@ -67,7 +67,7 @@ function flatten(
     else if (scaled) {
       inside.push(...between(node, scaled.node));
       stack.push(scaled);
-    } else if (isProduct) products.push(productOf(node, factor));
+    } else if (isProduct) products.push(productOf(term, isPrivate));
     else others.push(outer);
   }
   return { sum: { node: top, products, others }, products, inside };
@@ -110,8 +110,8 @@ function between(node: Node, core: Node): Node[] {
   return path;
 }
 
-function productOf(node: Node, factor: number): Product {
-  const [a, b] = node.inputs.map((input) => operandOf(input)) as [
+function productOf({ node, factor }: Term, isPrivate: (node: Node) => boolean): Product {
+  const [a, b] = node.inputs.map((input) => operandOf(input, isPrivate)) as [
     ReturnType<typeof operandOf>,
     ReturnType<typeof operandOf>,
   ];
@@ -125,11 +125,16 @@ function productOf(node: Node, factor: number): Product {
   };
 }
 
-/** An operand without scalar factors and reshapes, which the product takes over. */
-function operandOf(input: Node): { alpha: number; core: Node } {
+/**
+ * An operand without scalar factors and reshapes, which the product takes over; factors of a product that nothing else
+ * uses stay with that.
+ */
+function operandOf(input: Node, isPrivate: (node: Node) => boolean): { alpha: number; core: Node } {
   let [alpha, core] = [1, input];
   for (;;) {
     const scaled = stripScale(core);
+    const isScaledProduct = scaled.core !== core && scaled.core.op === matmul.rules;
+    if (isScaledProduct && isPrivate(scaled.core)) return { alpha, core };
     const plain = stripReshape(scaled.core);
     alpha *= scaled.alpha;
     if (plain === core) return { alpha, core };
