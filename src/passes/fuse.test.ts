@@ -57,6 +57,13 @@ describe("fuse", () => {
     `);
   });
 
+  it("sums in the order of the layer without LoRA: (residual + bias) + x·Wᵀ, then the adapter", () => {
+    const layer = (y: Node): Node => fused(add(residual, add(y, bias)));
+    const adapted = layer(add(base(), delta()));
+    expect(adapted.inputs[2]).toEqual(layer(base()));
+    expect(print({ y: adapted.inputs[2]!.inputs[2]! })).toContain("add(%residual, %bias)");
+  });
+
   it("starts a product from a broadcast bias", () => {
     expect(print({ y: fused(add(base(), bias)) })).toMatchInlineSnapshot(`
       "%x = input() f32 [3, 4]

@@ -63,7 +63,7 @@ function fuseScales(node: Node, absorbable: ReadonlySet<Node>): Node | undefined
 }
 
 /** x + product into one product that starts from x. */
-function fuseSum(node: Node, absorbable: ReadonlySet<Node>): Node | undefined {
+function fuseSum(node: Node, absorbable: Set<Node>): Node | undefined {
   if (node.op !== add.rules || node.shape.length !== 2) return undefined;
   const [x, y] = node.inputs as [Node, Node];
   for (const [from, into] of [
@@ -76,7 +76,7 @@ function fuseSum(node: Node, absorbable: ReadonlySet<Node>): Node | undefined {
 }
 
 /** from + into: `from` goes to the start of the chain of products that `into` is. */
-function addInto(from: Node, into: Node, absorbable: ReadonlySet<Node>): Node {
+function addInto(from: Node, into: Node, absorbable: Set<Node>): Node {
   const chain: Node[] = [];
   let start: Node | undefined = into;
   while (start && absorbable.has(start) && isSum(start)) {
@@ -84,9 +84,10 @@ function addInto(from: Node, into: Node, absorbable: ReadonlySet<Node>): Node {
     start = start.op === gemm.rules ? start.inputs[2] : undefined;
   }
   let sum = start ? add(from, start) : from;
-  for (const link of chain.reverse()) {
+  for (const [i, link] of chain.reverse().entries()) {
     const [a, b] = link.inputs as [Node, Node];
     const { alpha = 1, transA, transB } = link.attrs as unknown as Scaling;
+    if (i > 0) absorbable.add(sum); // this link alone reads it
     sum = gemm(a, b, sum, { alpha, transA, transB });
   }
   return sum;
