@@ -13,6 +13,7 @@ export interface AnsweredChat {
 }
 
 const MARK = "\ufdd2"; // a noncharacter: stands in no template and no answer
+const QUESTION: Message = { role: "user", content: "?" };
 
 /**
  * Renders a chat and finds its assistant turns: by `{% generation %}` where the template has it, otherwise by
@@ -43,8 +44,7 @@ export function renderAnswers(
 
 /** What ends an assistant turn, such as `<|im_end|>`; white space only where the template has nothing else. */
 export function turnEnding(template: ChatTemplate): string {
-  const question: Message = { role: "user", content: "?" };
-  const { text } = template.render([question, { role: "assistant", content: MARK }]);
+  const { text } = template.render([QUESTION, { role: "assistant", content: MARK }]);
   return endingOf(text);
 }
 
@@ -60,20 +60,41 @@ interface Turn {
 /** From the end of the prompt of a chat that stops before the turn, to the end of one that stops after it. */
 function answerByPrefix(chat: Turn): Span | undefined {
   const { messages, turn, text } = chat;
-  const before = tryRender(chat, messages.slice(0, turn));
-  const prompt = tryRender(chat, messages.slice(0, turn), true);
+  const earlier = messages.slice(0, turn);
+  const prompt = tryRender(chat, earlier, true);
   const upTo = turn === messages.length - 1 ? text : tryRender(chat, messages.slice(0, turn + 1));
-  if (prompt === undefined || prompt === before || !upTo?.startsWith(prompt)) return undefined;
-  const spare = /\s$/.test(upTo) ? spareSpace(chat) : "";
+  if (prompt === undefined || !upTo?.startsWith(prompt)) return undefined;
+  const { opening, spare } = frameOf(chat);
+  const isOpen = opening !== "" && prompt.endsWith(opening);
+  if (!isOpen && prompt === tryRender(chat, earlier)) return undefined;
   const end = upTo.endsWith(spare) ? upTo.length - spare.length : upTo.length;
   if (end <= prompt.length || !text.startsWith(upTo.slice(0, end))) return undefined;
   return { start: prompt.length, end };
 }
 
-/** The white space that the template puts between the end of the turn and a next one. */
-function spareSpace(chat: Turn): string {
-  const alone = tryRender(chat, withMark(chat).slice(0, chat.turn + 1));
-  return alone === undefined ? "" : tailOf(alone).slice(endingOf(alone).length);
+/** What a template puts around an answer. */
+interface Frame {
+  /** Its generation prompt; empty when it has none. */
+  readonly opening: string;
+  /** White space between the end of a turn and a next one. */
+  readonly spare: string;
+}
+const frames = new WeakMap<ChatTemplate, Frame>();
+
+/** The frame of the chat's template, seen once in the shortest chat: to render a row again for it would cost as much as to tokenize it. */
+function frameOf({ template, options }: Turn): Frame {
+  const known = frames.get(template);
+  if (known) return known;
+  const messages: Message[] = [QUESTION, { role: "assistant", content: MARK }];
+  const chat: Turn = { template, messages, options, text: "", turn: 1 };
+  const [bare, prompt] = [false, true].map((open) => tryRender(chat, [QUESTION], open));
+  const alone = tryRender(chat, messages);
+  const frame: Frame = {
+    opening: bare !== undefined && prompt?.startsWith(bare) ? prompt.slice(bare.length) : "",
+    spare: alone === undefined ? "" : tailOf(alone).slice(endingOf(alone).length),
+  };
+  frames.set(template, frame);
+  return frame;
 }
 
 /**

@@ -47,6 +47,17 @@ describe("chat template", () => {
     expect(render).toThrow(/roles must alternate/);
   });
 
+  it("is rendered twice for the answer of a chat, once what it puts around answers is known", () => {
+    const chatml = make(DEFAULT_CHAT_TEMPLATE);
+    let renders = 0;
+    const render: ChatTemplate["render"] = (...given) => (renders++, chatml.render(...given));
+    const counting = { ...chatml, render };
+    renderAnswers(counting, fixture.chats["one"]!);
+    renders = 0;
+    renderAnswers(counting, fixture.chats["one"]!);
+    expect(renders).toBe(2);
+  });
+
   it.each(["{% for x in %}", "{{ 'open }}", "{% if a %}", "{% generation %}a"])(
     "refuses %s, which does not parse",
     (source) => {

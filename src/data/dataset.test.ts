@@ -158,8 +158,8 @@ describe("buildDataset", () => {
       code: "file-not-found",
     });
     const seen: number[] = [];
-    await build(pairs(300), { onProgress: (rows) => seen.push(rows) });
-    expect(seen).toEqual([256, 300]);
+    await build(pairs(70), { onProgress: (rows) => seen.push(rows) });
+    expect(seen).toEqual([32, 64, 70]);
   });
 
   it("tells data sets apart by fingerprint", async () => {

@@ -51,8 +51,8 @@ export interface Dataset extends Split {
 
 /** Bad rows that are listed before reading stops. */
 const LISTED = 20;
-/** Rows after which timers and signals get their turn. */
-const TURN = 256;
+/** Rows after which timers and signals get their turn: some 20 ms. */
+const TURN = 32;
 
 /**
  * Reads, tokenizes and keeps all rows.
