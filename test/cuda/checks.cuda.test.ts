@@ -3,6 +3,9 @@ import { type Device, openDevice } from "../../src/backends/cuda/device.ts";
 import { allChecks } from "./all.ts";
 import { Skipped } from "./check.ts";
 
+/** Milliseconds: 200 steps wait for PEFT's, and programs under compute-sanitizer are a hundred times slower. */
+const TIMEOUT = 600_000;
+
 let device: Device | undefined;
 
 describe("CUDA engine", () => {
@@ -11,7 +14,7 @@ describe("CUDA engine", () => {
   });
 
   for (const check of allChecks)
-    it(check.name, async ({ skip }) => {
+    it(check.name, { timeout: TIMEOUT }, async ({ skip }) => {
       device ??= openDevice(0);
       try {
         await check.run(device);
