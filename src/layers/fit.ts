@@ -26,7 +26,8 @@ export interface FitOptions {
  * Trains the adapter of `layer` on pairs x → y by AdamW on the mean squared error, with the autodiff and the
  * optimizer of whole models; the base stays as it is.
  * @returns the loss before each step
- * @throws LorikeetError `shape` when y is not of the layer's result's shape, `already-merged`, `nothing-to-train` for rank 0
+ * @throws LorikeetError `shape` when y is not of the layer's result's shape, `already-merged`, `nothing-to-train` for rank 0,
+ * `embedding-id`, `non-finite-loss`; the layer then stays as it was
  */
 export async function fit(
   layer: LoraLayer,
@@ -34,7 +35,7 @@ export async function fit(
   { steps = 100, learningRate = 1e-2, weightDecay = 0 }: FitOptions = {},
 ): Promise<number[]> {
   refuseUntrainable(layer);
-  const { node, feeds } = layer.graph(x.shape);
+  const { node, feeds } = layer.graph(x);
   if (!sameShape(node.shape, y.shape))
     throw new LorikeetError(
       "shape",
@@ -52,7 +53,16 @@ export async function fit(
   for (let step = 1; step <= steps; step++) {
     const seed = layer.seeds && { dropout_seed: layer.nextSeed() };
     const result = await program.run({ x, y, ...seed });
-    losses.push(Number(result["loss"]!.data[0]));
+    const value = Number(result["loss"]!.data[0]);
+    if (!Number.isFinite(value))
+      throw new LorikeetError(
+        "non-finite-loss",
+        `Expected a finite loss, got ${value} in step ${step}`,
+        {
+          hint: "Lower the learning rate, or look for NaN in x, y and the base.",
+        },
+      );
+    losses.push(value);
     const rates = { learningRate, weightDecay, betas: [0.9, 0.999] as const, eps: 1e-8 };
     await engine.applyGradients({ step, ...rates, maxGradNorm: Infinity });
   }

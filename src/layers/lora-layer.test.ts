@@ -240,11 +240,30 @@ it("refuses options, inputs and weights that do not fit", () => {
     expect(codeOf(() => rows.forward(tensor("i64", [1], BigInt64Array.of(id))))).toBe(
       "embedding-id",
     );
+  const narrow = { inFeatures: 6, outFeatures: 3, r: 4 };
+  for (const init of ["pissa", "pissa_niter_2", "olora"] as const)
+    expect(codeOf(() => new LoraLinear({ ...narrow, init }))).toBe("unsupported-init");
+  const bare = new LoraLinear({ ...small, bias: false });
+  expect(codeOf(() => bare.loadBase(normal([5, 6], "w"), normal([5], "b")))).toBe("layer-options");
   expect(codeOf(() => new LoraLinear(small).forward(normal([2, 5], "x")))).toBe("shape");
   expect(codeOf(() => new LoraLinear(small).loadBase(normal([6, 5], "w")))).toBe("shape");
   const grouped = new LoraConv2d({ inChannels: 4, outChannels: 4, kernelSize: 1, r: 2, groups: 2 });
   expect(grouped.forward(normal([1, 4, 2, 2], "x")).shape).toEqual([1, 4, 2, 2]);
   expect(codeOf(() => grouped.merge())).toBe("cannot-merge");
+});
+
+it("stops to fit at ids without a row and at losses that are no number", async () => {
+  const rows = new LoraEmbedding({ numEmbeddings: 4, embeddingDim: 3, r: 1 });
+  const ids = tensor("i64", [1], BigInt64Array.of(4n));
+  await expect(fit(rows, { x: ids, y: normal([1, 3], "y") })).rejects.toMatchObject({
+    code: "embedding-id",
+  });
+  const layer = new LoraLinear(small);
+  const y = tensor("f32", [2, 5], new Float32Array(10).fill(NaN));
+  await expect(fit(layer, { x: normal([2, 6], "x"), y })).rejects.toMatchObject({
+    code: "non-finite-loss",
+  });
+  expect(layer.trainableParameters().get("lora_B.weight")!.data.every((v: number | bigint) => v === 0)).toBe(true); // prettier-ignore
 });
 
 it("fits a toy regression, with the base as it was", async () => {

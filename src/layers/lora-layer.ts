@@ -62,8 +62,7 @@ export class LoraLayer {
    * @throws LorikeetError `shape`, `embedding-id` for an id without a row
    */
   forward(x: Tensor): Tensor {
-    if (this.kind.takesIds) this.checkIds(x);
-    const { node, feeds } = this.graph(x.shape);
+    const { node, feeds } = this.graph(x);
     const bind = { ...feeds, x, ...(this.seeds && { dropout_seed: this.nextSeed() }) };
     const [value] = interpret([node], (name) => (bind as Record<string, Tensor>)[name]!);
     return convert(tensor("f64", value!.shape, value!.data), "f32");
@@ -130,10 +129,14 @@ export class LoraLayer {
   /**
    * Sets the frozen weight and bias (kept where left out) and starts the adapter anew: some initialisations, and DoRA,
    * depend on the weight. Base-changing ones (pissa, olora) subtract what the adapter starts with.
-   * @throws LorikeetError `shape`, `already-merged`
+   * @throws LorikeetError `shape`, `already-merged`, `layer-options` for a bias that the layer has no place for
    */
   loadBase(weight: Tensor, bias?: Tensor): this {
     this.refuseMerged();
+    if (bias && this.options.bias === false)
+      throw new LorikeetError("layer-options", "Expected no bias for a layer with bias: false", {
+        hint: "Leave the bias out, or make the layer with one.",
+      });
     const wanted = { weight: this.kind.weightShape, bias: [this.kind.shape.outFeatures] };
     for (const [name, value] of Object.entries({ weight, ...(bias && { bias }) }))
       if (!sameShape(value.shape, wanted[name as "weight"]))
@@ -149,10 +152,11 @@ export class LoraLayer {
 
   /**
    * The layer as a graph on the input `x`, with the input `dropout_seed` where dropout acts; and what its leaves stand
-   * for. @throws LorikeetError `shape`
+   * for. @throws LorikeetError `shape`, `embedding-id`
    */
-  graph(shape: Shape): { node: Node; feeds: Record<string, Tensor> } {
-    const x = input("x", shape, this.kind.takesIds ? "i64" : "f32");
+  graph(values: Tensor): { node: Node; feeds: Record<string, Tensor> } {
+    if (this.kind.takesIds) this.checkIds(values);
+    const x = input("x", values.shape, this.kind.takesIds ? "i64" : "f32");
     const bias = this.bias && parameter(`${MODULE}.bias`, this.bias.shape);
     const plain = this.kind.build(x, parameter(`${MODULE}.weight`, this.weight.shape), bias);
     const { site } = this.adapter;

@@ -123,6 +123,13 @@ function factorsOf(config: LoraConfig, target: InitTarget): InitialFactors {
   const name = nameOf("lora_A.weight");
   if (init === "orthogonal") return orthogonalInit(candidate, site, { seed, name });
   const matrix = matrixOf(target);
+  const most = Math.min(matrix.rows, matrix.columns);
+  if (site.rank > most)
+    throw new LorikeetError(
+      "unsupported-init",
+      `Expected a rank of at most ${most} for the initialisation ${init} on ${site.module}, got ${site.rank}`,
+      { hint: "Choose a smaller r, or set rank_pattern for this layer." },
+    );
   if (init === "loftq") return loftqInit(matrix, site, config.loftqIterations);
   return init === "olora" ? oloraInit(matrix, site) : pissaInit(matrix, site, { init, name });
 }

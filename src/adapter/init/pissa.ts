@@ -1,4 +1,3 @@
-import { LorikeetError } from "../../errors.ts";
 import type { LoraSite } from "../../passes/lora.ts";
 import {
   type Dense,
@@ -14,20 +13,12 @@ import { randomisedSvd } from "./randomised-svd.ts";
  * PiSSA: A = √(S/scale)·Vᵀ and B = U·√(S/scale) of the largest r singular values of W (out, in); `pissa_niter_N` finds
  * them with N rounds of subspace iteration from a random start that the layer's `name` selects.
  * https://arxiv.org/abs/2404.02948
- * @throws LorikeetError `unsupported-init` when the rank is more than the matrix has
  */
 export function pissaInit(
   matrix: Dense,
-  { rank, scale, module }: LoraSite,
+  { rank, scale }: LoraSite,
   { init, name }: { init: string; name: string },
 ): { a: Dense; b: Dense } {
-  const most = Math.min(matrix.rows, matrix.columns);
-  if (rank > most)
-    throw new LorikeetError(
-      "unsupported-init",
-      `Expected a rank of at most ${most} for PiSSA on ${module}, got ${rank}`,
-      { hint: "Choose a smaller r, or set rank_pattern for this layer." },
-    );
   const { u, s, v } = largest(matrix, rank, { init, name });
   const root = s.map((value) => Math.sqrt(value / scale));
   return { a: scaleRows(transposed(v), root), b: scaleColumns(u, root) };
