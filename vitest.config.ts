@@ -1,15 +1,17 @@
 import { spawnSync } from "node:child_process";
 import { defineConfig, type ViteUserConfig } from "vitest/config";
 import { closingLineReporter } from "./scripts/closing-line-reporter.ts";
+import { onnxWorkerBundle } from "./scripts/onnx-worker-bundle.ts";
 
 const hasGpu = spawnSync("nvidia-smi", ["-L"]).status === 0;
 
 const config: ViteUserConfig = defineConfig({
+  plugins: [onnxWorkerBundle],
   test: {
     reporters: ["default", closingLineReporter],
     maxWorkers: 2,
-    // worker threads load sources that Vitest does not transform
-    execArgv: ["--import", new URL("./scripts/typescript.js", import.meta.url).href],
+    // files share a process, as starting one and loading its modules took longer than most files' tests
+    isolate: false,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     projects: [
