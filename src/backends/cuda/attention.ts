@@ -77,13 +77,19 @@ interface Kernels {
   readonly queries: Kernel;
 }
 
+/** Rows of a tile, elements behind each of its rows, and bytes of numbers for each row of a backward pass. */
+const [TILE, PADDING, ROW_SUMS] = [64, 8, 3 * 256];
 const modules = new WeakMap<Device, Map<string, Kernels>>();
 const SHAPE = "iiiiiiiiiiif";
 const POINTERS = "pppppppp";
 
-/** Head sizes that the own kernels take. */
-export function isFlashSupported(D: number): boolean {
-  return D % 16 === 0 && D >= 16 && D <= 256;
+/** Head sizes that the own kernels take are multiples of this. */
+export const HEAD_UNIT = 16;
+
+/** The largest head that the own kernels take where a block has `sharedBytes` of shared memory. */
+export function largestHead(sharedBytes: number): number {
+  const fitting = (sharedBytes - ROW_SUMS) / (4 * TILE * 2) - PADDING;
+  return Math.min(256, Math.floor(fitting / HEAD_UNIT) * HEAD_UNIT);
 }
 
 /** Own tensor-core kernels: any mask, packed segments, bit-for-bit deterministic. */
@@ -91,7 +97,7 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
   const { B, T, S, H, Hk, D } = spec;
   const tiles = D <= 128 ? 2 : 1;
   const { forward, delta, keys, queries } = kernelsOf(device, D, spec.dtype, tiles);
-  const row = (D + 8) * 2;
+  const row = (D + PADDING) * 2;
   const shapeOf = ({ q, k, v, o }: ForwardStrides): number[] => [
     ...[B, T, S, H, Hk, Number(spec.causal), spec.window],
     ...[q, k, v, o, spec.scale * Math.LOG2E],
@@ -123,7 +129,7 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
         ];
         delta.launch([Math.ceil((B * T * H) / 4)], 128, [o, dout, scratch, ...sizes]);
         const inputs = [q, k, v, segments.queries, segments.keys, lse, scratch, dout];
-        const shared = 4 * 64 * row + 3 * 256;
+        const shared = 4 * TILE * row + ROW_SUMS;
         keys.launch([Math.ceil(S / 64), Hk, B], 128, [...inputs, dk, dv, ...sizes], shared);
         queries.launch([Math.ceil(T / 64), H, B], 128, [...inputs, dq, ...sizes], shared);
       },

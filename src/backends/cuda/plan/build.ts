@@ -13,6 +13,7 @@ import {
 import { reductionKernel, rowKernel } from "./fused-kernel.ts";
 import type { Store } from "./kernel-draft.ts";
 import { fuse, outside } from "./fusion.ts";
+import { largestHead } from "../attention.ts";
 import { isUnfused, planGraph, type Precision, stripReshape } from "./graph.ts";
 import { findBackward, findLoraGroups, type LoraBackward, sumsByWeight } from "./lora.ts";
 import { addGradientsOfA, addGradientsOfB } from "./lora-gradients.ts";
@@ -46,7 +47,8 @@ interface PlanOptions {
 }
 
 export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions): BuiltPlan {
-  const plan = planGraph(graph, options.precision);
+  const { sharedBytes } = parts.device.info;
+  const plan = planGraph(graph, options.precision, largestHead(sharedBytes));
   const sums = findSums(plan);
   const storing = chooseStored(plan, sums);
   const order = new Map(plan.order.map((node, i) => [node, i]));
@@ -87,13 +89,8 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions
   for (const part of options.isUnfused ? all.map((store) => [store]) : [all])
     addFused(context, storing, part);
   const units = context.units.sort((a, b) => a.at - b.at).map(({ unit }) => unit);
-  return {
-    units,
-    inputs: context.inputs,
-    outputs: stores.outputs,
-    literals: context.literals,
-    scratch: context.scratch,
-  };
+  const { inputs, literals, scratch } = context;
+  return { units, inputs, outputs: stores.outputs, literals, scratch };
 }
 
 /** Gives parameters memory; the A matrices of one group one after another, so that one product can fill their gradients. */

@@ -23,7 +23,7 @@ import { expand } from "../../../passes/expand.ts";
 import { dropMarks, fold } from "../../../passes/fold.ts";
 import { padHeads } from "../../../passes/pad-heads.ts";
 import { isFloat } from "../../../tensor/dtype.ts";
-import { isFlashSupported } from "../attention.ts";
+import { HEAD_UNIT } from "../attention.ts";
 import type { Storage } from "./value.ts";
 
 /** Arithmetic of large values: storage of activations and of weights that enter matrix products. */
@@ -38,9 +38,6 @@ export interface PlanGraph {
   readonly storage: ReadonlyMap<Node, Storage>;
   readonly precision: Precision;
 }
-
-/** Attention kernels take heads of multiples of this. */
-const HEAD_UNIT = 16;
 
 const special = new Set([
   attention.rules,
@@ -68,10 +65,14 @@ export function isLeaf(node: Node): boolean {
   );
 }
 
-/** Decomposes, folds and merges `graph`, and decides how each value is stored. */
-export function planGraph(graph: Graph, precision: Precision): PlanGraph {
-  const keep = (node: Node): boolean => special.has(node.op) && hasKernel(node, precision);
-  const roots = padHeads(rootsOf(graph), HEAD_UNIT, (D) => precision !== "f32" && D < 256);
+/**
+ * Decomposes, folds and merges `graph`, and decides how each value is stored.
+ * @param head features of the largest head that attention kernels take
+ */
+export function planGraph(graph: Graph, precision: Precision, head = 256): PlanGraph {
+  const largest = precision === "f32" ? 0 : head;
+  const keep = (node: Node): boolean => special.has(node.op) && hasKernel(node, largest);
+  const roots = padHeads(rootsOf(graph), HEAD_UNIT, (D) => D < largest);
   const simple = cse(
     fold(dropMarks(expand(roots, (node) => keep(node) || node.op.decompose === undefined))),
   );
@@ -86,15 +87,14 @@ export function planGraph(graph: Graph, precision: Precision): PlanGraph {
   return { graph: withRoots(graph, simple), order, users, storage, precision };
 }
 
-function hasKernel(node: Node, precision: Precision): boolean {
+function hasKernel(node: Node, largest: number): boolean {
   if (node.op === attention.rules || node.op === attentionGradient.rules) {
     const [q, , v] = node.inputs as [Node, Node, Node];
     const D = q.shape[3]!;
     // the kernels' windows look back alone; windows to both sides (ModernBERT) go by parts
     if (node.attrs["causal"] === false && node.attrs["window"] !== 0) return false;
-    return (
-      precision !== "f32" && node.attrs["softcap"] === 0 && v.shape[3] === D && isFlashSupported(D)
-    );
+    const isSize = D % HEAD_UNIT === 0 && D <= largest && v.shape[3] === D;
+    return isSize && node.attrs["softcap"] === 0;
   }
   if (node.op === rope.rules) return node.inputs[0]!.shape[2]! % 2 === 0;
   return true;
