@@ -5,11 +5,13 @@ import { interpret } from "../src/backends/reference/interpret.ts";
 import { LorikeetError } from "../src/errors.ts";
 import type { Node } from "../src/ir/node.ts";
 import type { OpCase, Rules } from "../src/ir/rules.ts";
+import { cos } from "../src/ops/cos.ts";
 import { input } from "../src/ops/leaf.ts";
 import { mul } from "../src/ops/mul.ts";
 import { reduceSum } from "../src/ops/reduce-sum.ts";
 import { axesOf } from "../src/ops/reduction.ts";
 import { registry } from "../src/ops/registry.ts";
+import { sin } from "../src/ops/sin.ts";
 import { gradient } from "../src/passes/gradient.ts";
 import { convert } from "../src/tensor/convert.ts";
 import { Random } from "../src/tensor/random.ts";
@@ -56,6 +58,17 @@ describe.each(withCases)("$name on the CPU", (rules: Rules) => {
 describe.skipIf(!hasWebgpu)("on WebGPU", () => {
   it.each(withCases.map((rules) => [rules.name, rules] as const))("%s", async (_, rules) => {
     for (const test of rules.cases) await compare(engines["webgpu"]!, rules, test);
+  });
+
+  it.each([sin, cos])("$rules.name of large angles, which no bound of WGSL covers", async (op) => {
+    const angles = Float32Array.from({ length: 64 }, (_, i) => 2048 * i);
+    const x = input("x", [angles.length]);
+    const program = await engines["webgpu"]!.compile({ outputs: { y: op(x) }, gradients: {} });
+    const { y } = await program.run({ x: tensor("f32", x.shape, angles) });
+    await program.dispose();
+    const exact = op === sin ? Math.sin : Math.cos;
+    const errors = Array.from(angles, (angle, i) => Math.abs(Number(y!.data[i]) - exact(angle)));
+    expect(Math.max(...errors)).toBeLessThan(1e-6);
   });
 });
 

@@ -11,8 +11,8 @@ export interface Value {
 /** A value in an ONNX graph, by name. */
 export type OnnxValue = string;
 
-/** Which ops an execution provider has and runs well. */
-export type OnnxProfile = "cpu" | "webgpu";
+/** Which ops an execution provider has and runs well; `portable`: those of a file for any engine of ONNX Runtime. */
+export type OnnxProfile = "cpu" | "webgpu" | "portable";
 
 /** Attributes of an ONNX node; `emitter.ts` knows which numbers are floats. */
 export type OnnxAttrs = Readonly<Record<string, number | string | readonly number[]>>;

@@ -1,5 +1,6 @@
 /** @file Loops and definitions that all elementwise ops share. */
 import type { Node } from "../ir/node.ts";
+import { ONNX_TYPES } from "../ir/onnx-types.ts";
 import type { OpCase, Value } from "../ir/rules.ts";
 import { broadcastShapes, sameShape, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
@@ -49,17 +50,29 @@ export interface UnarySpec {
   /** d(loss)/dx from the op's argument, its result and dy. */
   readonly gradient: (context: { x: Node; y: Node; dy: Node }) => Node;
   readonly onnx: string;
+  /**
+   * WebGPU's own function is too coarse. In float64, which WebGPU does not have, ONNX Runtime computes it on the CPU.
+   * https://gpuweb.github.io/gpuweb/wgsl/#concrete-float-accuracy
+   */
+  readonly isCoarseOnWebgpu?: boolean;
   readonly cases: readonly OpCase[];
 }
 
 /** An elementwise primitive of one argument with a standard ONNX op. */
-export function defineUnary(name: string, { f, gradient, onnx, cases }: UnarySpec): Op<["x"]> {
+export function defineUnary(
+  name: string,
+  { f, gradient, onnx, isCoarseOnWebgpu = false, cases }: UnarySpec,
+): Op<["x"]> {
   return defineOp(name, {
     inputs: ["x"],
     infer: ({ x }) => x,
     evaluate: ({ x }) => x.data.map(f),
     gradient: ({ x, node, dy }) => ({ x: () => gradient({ x, y: node, dy }) }),
-    onnx: (emit, { x }) => emit.node(onnx, [x]),
+    onnx(emit, { x, node }) {
+      if (!isCoarseOnWebgpu || emit.profile !== "webgpu") return emit.node(onnx, [x]);
+      const wide = emit.node("Cast", [x], { to: ONNX_TYPES.f64 });
+      return emit.node("Cast", [emit.node(onnx, [wide])], { to: ONNX_TYPES[node.dtype] });
+    },
     cases,
   });
 }

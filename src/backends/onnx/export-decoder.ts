@@ -67,11 +67,11 @@ export function exportDecoder(
 
 /** Whether `node` has a lowering that holds for every size and on every engine of ONNX Runtime. */
 function isPortable(node: Node): boolean {
-  return node.op !== rope.rules && hasLowering(node, "webgpu");
+  return node.op !== rope.rules && hasLowering(node, "portable");
 }
 
 class DecoderExport {
-  private readonly emitter = new Emitter("webgpu");
+  private readonly emitter = new Emitter("portable");
   private readonly attention: AttentionEmitter;
   private readonly values = new Map<Node, OnnxValue>();
   private readonly weights = new Map<string, OnnxValueInfo>();

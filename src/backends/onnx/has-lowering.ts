@@ -24,4 +24,5 @@ const probeOf = (profile: OnnxProfile): OnnxEmitter => ({
 const probes: Readonly<Record<OnnxProfile, OnnxEmitter>> = {
   cpu: probeOf("cpu"),
   webgpu: probeOf("webgpu"),
+  portable: probeOf("portable"),
 };
