@@ -48,10 +48,10 @@ describe("chat template", () => {
   });
 
   it("is rendered twice for the answer of a chat, once what it puts around answers is known", () => {
-    const chatml = make(DEFAULT_CHAT_TEMPLATE);
+    const chat = templates["storyteller"]!;
     let renders = 0;
-    const render: ChatTemplate["render"] = (...given) => (renders++, chatml.render(...given));
-    const counting = { ...chatml, render };
+    const render: ChatTemplate["render"] = (...given) => (renders++, chat.render(...given));
+    const counting = { ...chat, render };
     renderAnswers(counting, fixture.chats["one"]!);
     renders = 0;
     renderAnswers(counting, fixture.chats["one"]!);

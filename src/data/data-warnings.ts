@@ -19,6 +19,8 @@ export interface DataCounts {
   /** Longest sample in tokens, as asked for and as the model allows. */
   readonly askedLength: number;
   readonly maxLength: number;
+  /** Rows with tools or calls of them that the chat template does not show. */
+  readonly hiddenTools: number;
   /** Whether chats were rendered by the template that stands in for a missing one. */
   readonly usesDefaultTemplate: boolean;
 }
@@ -54,6 +56,13 @@ export function dataWarnings(counts: DataCounts): DataWarning[] {
       {
         code: "data-untrained",
         message: `${untrainedRows} of ${rows} rows have no token to train and are left out${lost}`,
+      },
+    ],
+    [
+      counts.hiddenTools > 0,
+      {
+        code: "data-tools",
+        message: `${counts.hiddenTools} of ${rows} rows have tools, or call them, and the model's chat template shows none: a turn that only calls is trained as an empty answer`,
       },
     ],
     [

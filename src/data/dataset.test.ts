@@ -149,6 +149,21 @@ describe("buildDataset", () => {
     await expect(heldOut([pair(1), pair(1)])).rejects.toMatchObject({ code: "data-split" });
   });
 
+  it("warns of tools and calls that the template does not show, and of none that it does", async () => {
+    const call = { name: "look", arguments: {} };
+    const calling = { messages: [...question.messages, { role: "assistant", tool_calls: [call] }] };
+    const offering = { messages: [...question.messages, { role: "assistant", content: "Yes" }], tools: [{ name: "look" }] }; // prettier-ignore
+    const { report } = await build([calling, offering, pair(0)]);
+    expect(report.warnings).toMatchObject([
+      { code: "data-tools", message: expect.stringMatching(/^2 of 3 rows/) as string },
+    ]);
+    const shows = createChatTemplate(
+      "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.tool_calls | tojson }}\n{% endfor %}{{ tools | tojson }}",
+    );
+    const shown = await build([calling], { template: shows });
+    expect(shown.report.warnings).toEqual([]);
+  });
+
   it("passes on errors that are no faults of rows, and tells how far it is", async () => {
     const broken = async function* (): AsyncGenerator<SourceRow> {
       yield* source([pair(0)]);

@@ -5,7 +5,8 @@ import { exampleWriter, type ExampleStore, type ExampleWriter } from "./example-
 import { type ExampleOptions, examplesOf, supervisedTokens } from "./examples.ts";
 import { formatPlace, type Place, type SourceRow, type SourceRows } from "./read/source-row.ts";
 import { parseRow, type RowFormat } from "./rows.ts";
-import type { Row } from "./rows/row.ts";
+import type { ChatTemplate } from "./chat-template.ts";
+import type { ChatRow, Row } from "./rows/row.ts";
 import { rowKey, type Split, splitByKey } from "./validation-split.ts";
 
 /** How a data set is made of rows. */
@@ -85,6 +86,7 @@ class Tally {
   #cutRows = 0;
   #cutTokens = 0;
   #lostAnswers = 0;
+  #hiddenTools = 0;
   #hasChats = false;
 
   constructor(options: DatasetOptions) {
@@ -109,6 +111,7 @@ class Tally {
     const { examples, cutTokens } = examplesOf(row, this.#options);
     const trained = examples.filter((example) => supervisedTokens(example) > 0);
     this.#hasChats ||= row.kind === "chat";
+    if (row.kind === "chat" && hidesTools(this.#options.template, row)) this.#hiddenTools++;
     if (cutTokens > 0) this.#cutRows++;
     this.#cutTokens += cutTokens;
     if (trained.length === 0) {
@@ -152,6 +155,7 @@ class Tally {
       lostAnswers: this.#lostAnswers,
       cutRows: this.#cutRows,
       cutTokens: this.#cutTokens,
+      hiddenTools: this.#hiddenTools,
       askedLength,
       maxLength,
       usesDefaultTemplate: this.#hasChats && template.isDefault,
@@ -192,6 +196,15 @@ class Tally {
       },
     );
   }
+}
+
+/** Whether the row has tools, or calls some, that `template` has no word for. */
+function hidesTools({ source }: ChatTemplate, { messages, tools }: ChatRow): boolean {
+  const hasCalls = messages.some((message) => message.tool_calls !== undefined);
+  return (
+    (tools !== undefined && !/\btools\b/.test(source)) ||
+    (hasCalls && !source.includes("tool_calls"))
+  );
 }
 
 interface PlacedFault {

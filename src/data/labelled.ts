@@ -74,6 +74,7 @@ export async function buildLabelled(rows: SourceRows, options: LabelledOptions):
       ...{ rows: read.length + faults.length, badRows: faults.length, cutRows, cutTokens },
       ...{ firstFaults: faults.slice(0, 3), untrainedRows: 0, lostAnswers: 0 },
       ...{ askedLength: options.maxLength, maxLength: options.maxLength },
+      hiddenTools: 0,
       usesDefaultTemplate: false,
     }),
   };

@@ -148,7 +148,7 @@ describe("parseRow", () => {
         tools: JSON.stringify(tools),
         conversations: [
           { from: "human", value: "Hi" },
-          { from: "function_call", value: '{"name": "add", "arguments": {"a": 1}}' },
+          { from: "Function_Call", value: '{"name": "add", "arguments": {"a": 1}}' },
           { from: "observation", value: "2" },
           { from: "gpt", value: "2" },
         ],

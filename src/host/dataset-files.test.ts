@@ -69,6 +69,8 @@ describe("readDataset", () => {
     ]);
     const wide = put("wide.jsonl", Buffer.from('\ufeff{"text":"a"}', "utf16le"));
     await expect(rows(wide)).rejects.toMatchObject({ code: "data-encoding" });
+    const unmarked = put("unmarked.jsonl", Buffer.from('{"text": "a"}\n', "utf16le"));
+    await expect(rows(unmarked)).rejects.toMatchObject({ code: "data-encoding" });
   });
 
   it("reads JSON arrays row by row", async () => {

@@ -58,7 +58,7 @@ function withoutMark(bytes: Uint8Array, file: string): Uint8Array {
   const [a, b, c] = bytes;
   if (a === 0xef && b === 0xbb && c === 0xbf) return bytes.subarray(3);
   const isWide = (a === 0xff && b === 0xfe) || (a === 0xfe && b === 0xff);
-  if (!isWide && !(a === 0 && b === 0)) return bytes;
+  if (!isWide && a !== 0 && b !== 0) return bytes; // without a mark, one of the first two bytes is 0
   throw new LorikeetError("data-encoding", `Expected ${file} to be UTF-8, got UTF-16 or UTF-32`, {
     hint: `Convert it: iconv -f UTF-16 -t UTF-8 ${file} > utf8-${file.replace(/^.*[\\/]/, "")}`,
   });

@@ -45,7 +45,8 @@ function parseTurn(turn: unknown, i: number): TrainedMessage {
   if (typeof turn !== "object" || turn === null || !("from" in turn) || !("value" in turn))
     throw rowError(`Expected ${place} to be { from, value }, got ${describe(turn)}`);
   const { from, value, weight, train } = turn as JsonRow;
-  const role = typeof from === "string" ? SPEAKERS[from.toLowerCase()] : undefined;
+  const speaker = typeof from === "string" ? from.toLowerCase() : "";
+  const role = SPEAKERS[speaker];
   if (role === undefined) {
     const near = typeof from === "string" ? nearest(from, Object.keys(SPEAKERS), 1)[0] : undefined;
     throw rowError(
@@ -55,7 +56,7 @@ function parseTurn(turn: unknown, i: number): TrainedMessage {
   }
   const untrained = (weight === 0 || train === false) && { train: false as const };
   const text = textOf(value, `${place}.value`);
-  if (from !== "function_call") return { role, content: text, ...untrained };
+  if (speaker !== "function_call") return { role, content: text, ...untrained };
   return { role, content: "", tool_calls: parseCalls(text, place), ...untrained };
 }
 
