@@ -10,6 +10,7 @@ import { idleLayers, isXl, pipelineLayers, pipelineRoots } from "../diffusion/pi
 import { LorikeetError } from "../errors.ts";
 import { unetLayout } from "../formats/stable-diffusion/unet-names.ts";
 import { isFile } from "../host/files.ts";
+import { fetchPipeline, isHubId } from "../host/hub.ts";
 import type { ImageAdapterBase } from "../host/image-adapter-files.ts";
 import { openPipeline, type PipelineCheckpoint } from "../host/open-pipeline.ts";
 import type { Node } from "../ir/node.ts";
@@ -17,6 +18,7 @@ import { insertLora, type LoraCandidate, type LoraSite } from "../passes/lora.ts
 import { convert } from "../tensor/convert.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { checkWeights } from "./check-weights.ts";
+import type { LoadOptions } from "./load-model.ts";
 import { type DeviceOptions, openEngine } from "./open-engine.ts";
 
 /** Image models that the package carries. */
@@ -48,22 +50,27 @@ export interface ImagePipeline {
 }
 
 /**
- * Opens an image model: the embedded `picturebook-7m`, a folder in diffusers layout, or a `.safetensors` file in the
- * original layout of Stable Diffusion 1, 2 or XL. Weights are not read until they are used.
- * @throws LorikeetError `file-not-found`, `pipeline-layout`, `missing-weight`, `weight-shape`
+ * Opens an image model: the embedded `picturebook-7m`, a folder in diffusers layout, a `.safetensors` file in the
+ * original layout of Stable Diffusion 1, 2 or XL, or a hub id (`owner/name`), which is downloaded into the Hugging Face
+ * cache first. Weights are not read until they are used.
+ * @throws LorikeetError `file-not-found`, `pipeline-layout`, `missing-weight`, `weight-shape`, and what downloading throws
  */
 export async function loadPipeline(
   reference: string,
-  device: DeviceOptions = {},
+  options: LoadOptions = {},
 ): Promise<ImagePipeline> {
+  const { onDownload, ...device } = options;
   const path = EMBEDDED_IMAGE_MODELS.includes(reference) ? embedded(reference) : reference;
-  if (!(await stat(path).catch(() => undefined)))
+  if (await stat(path).catch(() => undefined))
+    return createPipeline(await openPipeline(path), device);
+  if (!isHubId(reference))
     throw new LorikeetError(
       "file-not-found",
-      `Expected an image model's folder or file, or ${EMBEDDED_IMAGE_MODELS.join(", ")}; found nothing at ${reference}`,
+      `Expected an image model's folder or file, a hub id or ${EMBEDDED_IMAGE_MODELS.join(", ")}; found nothing at ${reference}`,
       { hint: "Check the path." },
     );
-  return createPipeline(await openPipeline(path), device);
+  const folder = await fetchPipeline(reference, { ...(onDownload && { onProgress: onDownload }) });
+  return createPipeline({ ...(await openPipeline(folder)), name: reference }, device);
 }
 
 /** Whether `reference` names an image model, told by names of files alone. */

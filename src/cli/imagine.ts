@@ -9,6 +9,7 @@ import { SAMPLERS, type SamplerName } from "../diffusion/sampler.ts";
 import type { PredictionType } from "../diffusion/scheduler-config.ts";
 import { refuseExisting } from "../host/output-folder.ts";
 import type { CliContext } from "./context.ts";
+import { showDownload } from "./download.ts";
 import { number } from "./generation-options.ts";
 import { type AdapterReference, collectAdapters, readAdapters } from "./image-options.ts";
 
@@ -45,7 +46,7 @@ export function register(command: Command, context: CliContext): void {
   command
     .option(
       "-m, --model <ref>",
-      `diffusers folder, single .safetensors file or ${EMBEDDED!}`,
+      `hub id, diffusers folder, single .safetensors file or ${EMBEDDED!}`,
       EMBEDDED,
     )
     .option(
@@ -99,7 +100,10 @@ async function run(flags: Flags, context: CliContext): Promise<void> {
   const { device, threads, count, seed, json, overwrite } = flags;
   const paths = Array.from({ length: count }, (_, i) => outputPath(flags, i));
   if (!overwrite) for (const path of paths) await refuseExisting(path);
-  const base = await loadPipeline(flags.model, { device, ...(threads !== undefined && { threads }) }); // prettier-ignore
+  const base = await loadPipeline(flags.model, {
+    ...{ device, onDownload: showDownload(context.err) },
+    ...(threads !== undefined && { threads }),
+  });
   const pipeline = base.withAdapters(await readAdapters(base, flags.adapter ?? []));
   const session = await openImageSession(pipeline);
   const progress = showSteps(context.err, count * flags.steps);

@@ -104,7 +104,8 @@ async function startTask(
   if (config.task === "text-to-image") {
     const { startImageRun } = await import("../api/train-images.ts");
     const { loadPipeline } = await import("../api/image-pipeline.ts");
-    const events = startImageRun(await loadPipeline(config.model), run);
+    const pipeline = await loadPipeline(config.model, { onDownload: showDownload(err) });
+    const events = startImageRun(pipeline, run);
     return { events, dispose: () => Promise.resolve() };
   }
   const model = await loadModel(config.model, { onDownload: showDownload(err) });

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { fetchAdapter, fetchModel, hubToken, isHubId } from "./hub.ts";
+import { fetchAdapter, fetchModel, fetchPipeline, hubToken, isHubId } from "./hub.ts";
 
 const SHA = "0123456789abcdef0123456789abcdef01234567";
 const weights = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
@@ -22,6 +22,26 @@ const both = [
   { type: "file", path: "adapter_config.json", size: config.length, oid: "ada9" },
   { type: "file", path: "adapter_model.safetensors", size: config.length, oid: "ada8" },
 ];
+const small = (path: string): object => ({ type: "file", path, size: config.length, oid: path.replaceAll("/", "-") }); // prettier-ignore
+/** An image model in all the variants that repositories have, beside what it does not need. */
+const needed = [
+  "model_index.json",
+  "scheduler/scheduler_config.json",
+  "text_encoder/config.json",
+  "text_encoder/pytorch_model.bin",
+  "tokenizer/merges.txt",
+  "tokenizer/vocab.json",
+  "unet/config.json",
+  "unet/diffusion_pytorch_model.safetensors",
+  "vae/config.json",
+  "vae/diffusion_pytorch_model.fp16.safetensors",
+];
+const pipeline = [
+  ...needed,
+  ...["README.md", "v1-5-pruned.safetensors", "safety_checker/model.safetensors"],
+  ...["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"],
+  ...["vae/diffusion_pytorch_model.fp16.bin", "text_encoder/flax_model.msgpack"],
+].map(small);
 const ranges: (string | undefined)[] = [];
 let breaks = 0;
 let server: Server;
@@ -55,11 +75,12 @@ beforeAll(async () => {
     else if (url.includes("private") && request.headers.authorization !== "Bearer t0ken")
       refuse(401, "Invalid username or password.");
     else if (url.includes("absent")) refuse(404, "Repository not found");
-    else if (url.includes("/tree/")) json(url.includes("both") ? both : tree);
+    else if (url.includes("/tree/"))
+      json(url.includes("pipeline") ? pipeline : url.includes("both") ? both : tree);
     else if (isModel)
       json({ _id: "1", id: "a/b", sha: SHA, lastModified: "2026-01-01", likes: 0, downloads: 0, private: false, gated: false }); // prettier-ignore
     else if (url.includes("walled")) refuse(403, "Access to model is restricted");
-    else if (/config\.json$|adapter_model/.test(url)) response.end(config);
+    else if (/config\.json$|adapter_model|pipeline/.test(url)) response.end(config);
     else if (url.endsWith(`${SHA}/model.safetensors`)) sendWeights(request, response);
     else refuse(404, "Entry not found");
   });
@@ -81,6 +102,21 @@ describe("fetchAdapter", () => {
   it("says where a model goes when there is no adapter", async () => {
     const fetched = fetchAdapter("some/plain", { hubUrl, cacheDir });
     await expect(fetched).rejects.toMatchObject({ code: "missing-weights", hint: expect.stringContaining("--model") as string }); // prettier-ignore
+  });
+});
+
+describe("fetchPipeline", () => {
+  it("fetches the parts of an image model, each in one variant, and finds them offline", async () => {
+    const folder = await fetchPipeline("some/pipeline", { hubUrl, cacheDir });
+    const found = await readdir(folder, { recursive: true });
+    expect(found.filter((name) => name.includes(".")).sort()).toEqual(needed);
+    expect(await readFile(join(folder, "unet/config.json"))).toEqual(config);
+    expect(await fetchPipeline("some/pipeline", { cacheDir, offline: true })).toBe(folder);
+  });
+
+  it("says so where there is none", async () => {
+    const fetched = fetchPipeline("some/model", { hubUrl, cacheDir });
+    await expect(fetched).rejects.toMatchObject({ code: "missing-weights", hint: expect.stringContaining("single file") as string }); // prettier-ignore
   });
 });
 

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { getHFHubCachePath, HubApiError, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub"; // prettier-ignore
 import { LorikeetError } from "../errors.ts";
 import { downloadHubFile } from "./hub-download.ts";
+import { ADAPTER, type HubKind, MODEL, PIPELINE } from "./hub-files.ts";
 
 /** Bytes of a file that are there, of how many. */
 export interface DownloadProgress {
@@ -29,23 +30,6 @@ export interface HubOptions {
 /** `owner/name`, with a branch, tag or commit after `@` if need be. */
 const HUB_ID = /^(\w[\w.-]*\/\w[\w.-]*)(?:@([\w./-]+))?$/;
 
-const COMPANIONS =
-  /^(config|tokenizer|tokenizer_config|generation_config|special_tokens_map|added_tokens|chat_template|vocab|adapter_config)\.json$|^(merges|vocab)\.txt$|^tokenizer\.model$|^chat_template\.jinja$/;
-/** Weights by preference: the first pattern that matches a file is taken. */
-const WEIGHTS = [
-  /^model\.safetensors$/,
-  /^model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
-  /^pytorch_model\.bin$/,
-  /^pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
-];
-
-/** The same for adapters: PEFT's, then mlx-lm's. */
-const ADAPTER_WEIGHTS = [
-  /^adapter_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
-  /^adapter_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
-  /^adapters\.safetensors$/,
-];
-
 /** Whether `reference` has the form of a hub id. */
 export function isHubId(reference: string): boolean {
   return HUB_ID.test(reference);
@@ -57,17 +41,22 @@ export function isHubId(reference: string): boolean {
  * @throws LorikeetError `hub-not-found`, `hub-gated`, `hub-private`, `hub-offline`, `hub-unreachable`, `hub-download`
  */
 export async function fetchModel(reference: string, options: HubOptions = {}): Promise<string> {
-  return fetchSnapshot(reference, WEIGHTS, options);
+  return fetchSnapshot(reference, MODEL, options);
 }
 
 /** The same for the adapter `reference`. @throws LorikeetError as `fetchModel` */
 export async function fetchAdapter(reference: string, options: HubOptions = {}): Promise<string> {
-  return fetchSnapshot(reference, ADAPTER_WEIGHTS, options);
+  return fetchSnapshot(reference, ADAPTER, options);
+}
+
+/** The same for the image model `reference`. @throws LorikeetError as `fetchModel` */
+export async function fetchPipeline(reference: string, options: HubOptions = {}): Promise<string> {
+  return fetchSnapshot(reference, PIPELINE, options);
 }
 
 async function fetchSnapshot(
   reference: string,
-  weights: readonly RegExp[],
+  kind: HubKind,
   options: HubOptions,
 ): Promise<string> {
   const [, id, revision = "main"] = HUB_ID.exec(reference) as unknown as [string, string, string?];
@@ -80,7 +69,7 @@ async function fetchSnapshot(
   try {
     const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
     const snapshot = join(repository, "snapshots", sha);
-    const files = await neededFiles({ id, sha, weights }, access);
+    const files = await neededFiles({ id, sha, kind }, access);
     await fetchFiles(files, { id, sha, repository, snapshot }, access, options.onProgress);
     const reference = join(repository, "refs", revision);
     await mkdir(dirname(reference), { recursive: true });
@@ -138,16 +127,25 @@ async function fetchFiles(
 }
 
 async function neededFiles(
-  { id, sha, weights }: { id: string; sha: string; weights: readonly RegExp[] },
+  { id, sha, kind }: { id: string; sha: string; kind: HubKind },
   access: Access,
 ): Promise<ListFileEntry[]> {
   const files: ListFileEntry[] = [];
-  for await (const file of listFiles({ repo: id, revision: sha, ...access }))
+  for await (const file of listFiles({
+    repo: id,
+    revision: sha,
+    recursive: kind.recursive,
+    ...access,
+  }))
     if (file.type === "file") files.push(file);
-  const kind = weights.find((pattern) => files.some(({ path }) => pattern.test(path)));
-  if (!kind)
-    throw new LorikeetError("missing-weights", `Expected ${id} to hold ${weights === ADAPTER_WEIGHTS ? "an adapter" : "safetensors or PyTorch weights"}, it holds ${files.map(({ path }) => path).join(", ")}`, { hint: weights === ADAPTER_WEIGHTS ? "A whole model goes where a model is asked for: --model." : "For a GGUF repository, download one .gguf file and name its path." }); // prettier-ignore
-  return files.filter(({ path }) => COMPANIONS.test(path) || kind.test(path));
+  const paths = files.map(({ path }) => path);
+  const chosen = kind.choose(paths);
+  if (chosen) return files.filter(({ path }) => chosen.includes(path));
+  throw new LorikeetError(
+    "missing-weights",
+    `Expected ${id} to hold ${kind.what}, it holds ${paths.join(", ")}`,
+    { hint: kind.hint },
+  );
 }
 
 /** The snapshot in the cache. @throws LorikeetError `hub-offline` */
@@ -156,7 +154,10 @@ async function cached(repository: string, id: string, revision: string): Promise
   const sha = (await readFile(reference, "utf8").catch(() => revision)).trim();
   const snapshot = join(repository, "snapshots", sha);
   const files = await readdir(snapshot).catch((): string[] => []);
-  if (files.includes("config.json") || files.includes("adapter_config.json")) return snapshot;
+  if (
+    ["config.json", "adapter_config.json", "model_index.json"].some((name) => files.includes(name))
+  )
+    return snapshot;
   throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
 }
 
