@@ -46,5 +46,6 @@ test("codes are found wherever an error is made", () => {
     "formats/faults.ts",
     "host/dataset-files.ts",
     "host/file-errors.ts",
+    "host/merged-checkpoint.ts",
   ]);
 });
