@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
+import { selfTest } from "../src/api/self-test.ts";
 import type { Engine, WeightSource } from "../src/backends/backend.ts";
 import { createOnnxEngine } from "../src/backends/onnx/engine.ts";
 import { interpret } from "../src/backends/reference/interpret.ts";
@@ -58,6 +59,13 @@ describe.each(withCases)("$name on the CPU", (rules: Rules) => {
 describe.skipIf(!hasWebgpu)("on WebGPU", () => {
   it.each(withCases.map((rules) => [rules.name, rules] as const))("%s", async (_, rules) => {
     for (const test of rules.cases) await compare(engines["webgpu"]!, rules, test);
+  });
+
+  it("loss and gradients of a tiny model, far below what --device webgpu insists on", async () => {
+    await selfTest(
+      (weights) => createOnnxEngine({ weights, threads: 1, provider: "webgpu" }),
+      1e-5,
+    );
   });
 
   it.each([sin, cos])("$rules.name of large angles, which no bound of WGSL covers", async (op) => {
