@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -6,7 +6,8 @@ import { lora } from "../adapter/lora-config.ts";
 import { tensor } from "../tensor/tensor.ts";
 import { freshState, type RunState } from "../train/setup.ts";
 import { loadAdapterFolder, saveAdapter } from "./adapter-files.ts";
-import { latestCheckpoint, saveCheckpoint } from "./run-store.ts";
+import { claimOutput, latestCheckpoint, saveCheckpoint } from "./run-store.ts";
+import { checkTrainConfig } from "./train-config-read.ts";
 
 const storage = { save: saveAdapter, load: loadAdapterFolder };
 const value = tensor("f32", [2, 3], Float32Array.of(1, 2, 3, 4, 5, 6));
@@ -39,4 +40,17 @@ test("saving a step again changes its state alone: there is a whole checkpoint a
   expect(await save(folder, { step: 3, evalsSinceBest: 1 }, 1)).toBe(path);
   expect((await stat(join(path, "adapter_model.safetensors"))).ino).toBe(ino);
   expect((await latestCheckpoint(folder, storage))?.state).toMatchObject({ step: 3, evalsSinceBest: 1 }); // prettier-ignore
+});
+
+test("a run that has saved nothing yet is one: another one does not take its folder", async () => {
+  const folder = await mkdtemp(join(root, "begun-"));
+  const claim = (settings: object = {}): Promise<void> =>
+    claimOutput(folder, checkTrainConfig({ data: "chats.jsonl", ...settings }));
+  await writeFile(join(folder, "metrics.jsonl"), "");
+  await claim();
+  await writeFile(join(folder, "metrics.jsonl"), "{}\n");
+  await expect(claim()).rejects.toMatchObject({ code: "output-exists" });
+  await claim({ resume: true });
+  await claim({ overwrite: true });
+  expect(await readdir(folder)).toEqual([]);
 });

@@ -1,4 +1,4 @@
-import { readdir, readFile, rename, rm } from "node:fs/promises";
+import { readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
 import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
@@ -111,7 +111,9 @@ export async function hasAdapter(folder: string): Promise<boolean> {
  * @throws LorikeetError `output-exists` when there is a run and neither was asked for; `run-changed`
  */
 export async function claimOutput(folder: string, config: TrainConfig): Promise<void> {
-  const isTaken = (await hasAdapter(folder)) || (await stepsIn(folder)).length > 0;
+  const metrics = await stat(join(folder, RUN_FILES.metrics)).catch(() => undefined);
+  const hasBegun = metrics !== undefined && metrics.size > 0; // it may be running still
+  const isTaken = hasBegun || (await hasAdapter(folder)) || (await stepsIn(folder)).length > 0;
   if (!isTaken) return;
   if (config.resume) return checkSameLora(folder, config);
   if (!config.overwrite)
