@@ -26,6 +26,10 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
     }
     for await (const window of setup.windows(state.cursor)) {
       if (state.step >= totalSteps) break;
+      if (setup.patience > 0 && state.evalsSinceBest >= setup.patience) {
+        reason = "early-stop"; // here, as a run that is resumed may have stopped already
+        break;
+      }
       if (await isAborted(setup)) {
         reason = "interrupted";
         break;
@@ -41,10 +45,6 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
         const result = await evaluated(setup, state);
         state = result.state;
         yield* result.events;
-        if (setup.patience > 0 && state.evalsSinceBest >= setup.patience) {
-          reason = "early-stop";
-          break;
-        }
       }
       if (saveSteps > 0 && step % saveSteps === 0 && step < totalSteps)
         yield { type: "checkpoint", step, path: await setup.save(state, "step") };
