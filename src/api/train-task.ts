@@ -190,14 +190,17 @@ async function setStart(task: TrainTask, { resumed }: RunStore): Promise<void> {
   for (const [name, moment] of resumed?.optimizer ?? []) await task.engine.set(name, moment);
 }
 
-/** Gives every trainable parameter its value in `adapter`. */
+/** Gives every trainable parameter its value in `adapter`, in one order for all runs: sums over them round by it. */
 async function setAdapter(
   { engine, parameters, base }: TrainTask,
   adapter: Adapter,
 ): Promise<void> {
-  const trained = new Set(parameters.map(({ name }) => name!));
-  for (const [key, name] of parametersOf(adapter, base.layers, base.family))
-    if (trained.has(name)) await engine.set(name, convert(adapter.tensors.get(key)!, "f32"));
+  const pairs = [...parametersOf(adapter, base.layers, base.family)];
+  const keys = new Map(pairs.map(([key, name]) => [name, key]));
+  for (const { name } of parameters) {
+    const value = adapter.tensors.get(keys.get(name!) ?? "");
+    if (value) await engine.set(name!, convert(value, "f32"));
+  }
 }
 
 function evaluation(

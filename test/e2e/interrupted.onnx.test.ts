@@ -24,6 +24,17 @@ function trainArguments(name: string): string[] {
 const adapterOf = (name: string): Promise<Buffer> =>
   readFile(join(root, name, "adapter_model.safetensors"));
 
+/** What the steps of a run's metrics say that is no time and no memory. */
+async function stepsOf(name: string): Promise<{ step: number }[]> {
+  const lines = (await readFile(join(root, name, "metrics.jsonl"), "utf8")).trim().split("\n");
+  return lines
+    .map((line) => JSON.parse(line) as Record<"type", string> & Record<string, number>)
+    .filter(({ type }) => type === "step")
+    .map(({ step, loss, learningRate, gradNorm, tokens, epoch }) => {
+      return { step: step!, loss, learningRate, gradNorm, tokens, epoch };
+    });
+}
+
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "lorikeet-interrupted-"));
   const chats = Array.from({ length: 9 }, (_, i) => ({
@@ -56,11 +67,9 @@ test("killed at random moments and resumed, a run gives the bytes of one that wa
   expect(last.code, last.err).toBe(0);
   const same = (await adapterOf("killed")).equals(whole);
   expect(same, `killed after ${delays.join(", ")} ms`).toBe(true);
-  const lines = (await readFile(join(folder, "metrics.jsonl"), "utf8")).trim().split("\n");
-  const steps = lines.map((line) => JSON.parse(line) as { type: string; step: number });
-  expect(steps.filter(({ type }) => type === "step").map(({ step }) => step)).toEqual(
-    Array.from({ length: STEPS }, (_, i) => i + 1),
-  );
+  const steps = await stepsOf("killed");
+  expect(steps.map(({ step }) => step)).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
+  expect(steps).toEqual(await stepsOf("whole"));
   expect((await readdir(folder)).filter((name) => name.includes(".tmp"))).toEqual([]);
 }, 600_000);
 
