@@ -46,7 +46,9 @@ export async function openEngine(
   if (gpu) {
     // loaded only here, as it opens the driver's library
     const { cudaEngine } = await import("../backends/cuda/engine.ts");
-    return cudaEngine(weights, cudaOptions(options, gpu[1]));
+    const { gpuOfProcess } = await import("../backends/cuda/device.ts");
+    const index = gpu[1] ?? gpuOfProcess(options.ranks?.local ?? 0);
+    return cudaEngine(weights, cudaOptions(options, Number(index)));
   }
   if (options.ranks)
     throw new LorikeetError(
@@ -83,18 +85,14 @@ async function chosenDevice({
 }: DeviceOptions): Promise<string> {
   if (device !== "auto") return device;
   const { usableGpu } = await import("./usable-gpu.ts");
-  const { index, note } = await usableGpu(baseDtype);
+  const { index, note } = await usableGpu(baseDtype, ranks?.local);
   if (note !== undefined) onNote?.(note);
-  if (index === undefined) return "cpu";
-  return ranks ? "cuda" : `cuda:${index}`;
+  return index === undefined ? "cpu" : `cuda:${index}`;
 }
 
 /** Settings of a CUDA engine that keeps its base as `baseDtype` says. */
-export function cudaOptions(
-  { baseDtype = "auto", ranks }: DeviceOptions,
-  index?: string,
-): CudaOptions {
-  const shared = { index: Number(index ?? ranks?.local ?? 0), ...(ranks && { ranks }) };
+export function cudaOptions({ baseDtype = "auto", ranks }: DeviceOptions, index = 0): CudaOptions {
+  const shared = { index, ...(ranks && { ranks }) };
   switch (baseDtype) {
     case "nf4":
     case "int8":

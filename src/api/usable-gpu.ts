@@ -15,19 +15,22 @@ const TOLERANCE = { f32: 1e-3, half: 8e-2 } as const;
 
 const choices = new Map<string, Promise<GpuChoice>>();
 
-/** The first GPU, if a tiny model trains on it as on the reference engine; looked for once a process. */
-export function usableGpu(baseDtype: EngineDType = "auto"): Promise<GpuChoice> {
+/**
+ * The GPU of the machine's process number `local`, if a tiny model trains on it as on the reference engine; looked for
+ * once a process. The libraries' handles belong to the GPU that they are opened on.
+ */
+export function usableGpu(baseDtype: EngineDType = "auto", local = 0): Promise<GpuChoice> {
   const precision = baseDtype === "f32" || baseDtype === "f16" ? baseDtype : "bf16";
-  const known = choices.get(precision) ?? choose(precision);
+  const known = choices.get(precision) ?? choose(precision, local);
   choices.set(precision, known);
   return known;
 }
 
-async function choose(precision: "f32" | "bf16" | "f16"): Promise<GpuChoice> {
+async function choose(precision: "f32" | "bf16" | "f16", local: number): Promise<GpuChoice> {
   try {
     const { cudaEngine } = await import("../backends/cuda/engine.ts");
-    const { deviceInfo } = await import("../backends/cuda/device.ts");
-    const { index, name } = deviceInfo(0);
+    const { deviceInfo, gpuOfProcess } = await import("../backends/cuda/device.ts");
+    const { index, name } = deviceInfo(gpuOfProcess(local));
     const tolerance = precision === "f32" ? TOLERANCE.f32 : TOLERANCE.half;
     await selfTest((weights) => cudaEngine(weights, { index, precision }), tolerance);
     return { index, note: `device: cuda:${index}, ${name} (self-test passed)` };

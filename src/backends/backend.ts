@@ -56,6 +56,8 @@ export interface Engine {
   applyGradients(update: AdamWStep): Promise<{ gradNorm: number }>;
   /** Sums of a few numbers over all processes that train together; each must call it. Absent: this one is alone. */
   sum?(values: readonly number[]): Promise<number[]>;
+  /** Adds the gradients up over these processes before `applyGradients` does: for what reads them in between. */
+  sumGradients?(): Promise<void>;
   /** Drops accumulated gradients without using them. */
   clearGradients(): Promise<void>;
   /** Releases all memory, threads and files. */

@@ -44,6 +44,7 @@ export function loraFa(
   const inverses = new Map<string, Dense>();
   return async (engine, update) => {
     const gradients = new Map<string, Tensor>();
+    await engine.sumGradients?.();
     for (const name of learning) gradients.set(name, await engine.get(`${name}.grad`));
     const { lossScale = 1 } = update;
     const gradNorm = normOf(gradients.values()) / lossScale;

@@ -54,3 +54,26 @@ export function openCommunicator(device: Device, { rank, size, address }: RankPl
     dispose: () => void call.ncclCommDestroy(communicator),
   };
 }
+
+/** Sums of the gradients over processes: once, until they are used or cleared. */
+export interface GradientSum {
+  addUp(): void;
+  reset(): void;
+}
+
+/** @param arrays addresses and sizes of all float32 gradients */
+export function gradientSum(
+  ranks: Communicator | undefined,
+  arrays: () => readonly (readonly [address: number, count: number])[],
+): GradientSum {
+  let isDone = false;
+  return {
+    addUp() {
+      if (!isDone) for (const array of arrays()) ranks?.addUp(...array);
+      isDone = true;
+    },
+    reset() {
+      isDone = false;
+    },
+  };
+}

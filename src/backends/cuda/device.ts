@@ -49,6 +49,12 @@ export function deviceInfo(index: number): DeviceInfo {
   };
 }
 
+/** The GPU of a machine's process number `local`: where a launcher shows each process one GPU alone, that one. */
+export function gpuOfProcess(local: number): number {
+  openDriver().call.cuDeviceGetCount(out32);
+  return local % Math.max(1, out32[0]!);
+}
+
 /** An opened GPU with one stream. All work of an engine goes to that stream. */
 export interface Device {
   readonly info: DeviceInfo;

@@ -82,7 +82,13 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
       scale?.update(result.gradNorm);
       return result;
     },
-    ...(ranks && { sum: (values: readonly number[]) => Promise.resolve(ranks.sum(values)) }),
+    ...(ranks && {
+      sum: (values: readonly number[]) => Promise.resolve(ranks.sum(values)),
+      sumGradients() {
+        state.sumGradients();
+        return Promise.resolve();
+      },
+    }),
     clearGradients() {
       state.clearGradients();
       return Promise.resolve();

@@ -4,7 +4,7 @@ import { toFloat32 } from "../../tensor/convert.ts";
 import { type Shape, sizeOf } from "../../tensor/shape.ts";
 import { tensor, type Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep } from "../backend.ts";
-import type { Communicator } from "./communicator.ts";
+import { type Communicator, type GradientSum, gradientSum } from "./communicator.ts";
 import { allocateDevice, type CapturedGraph, capture, type Device, freeDevice } from "./device.ts";
 import { type Kernel, loadModule, type Module } from "./kernels.ts";
 import { allocatePinned, fillZero, readDevice, writeDevice } from "./memory.ts";
@@ -56,6 +56,8 @@ export interface TrainableState {
   read(name: string): Tensor;
   write(name: string, value: Tensor): void;
   update(step: AdamWStep): Promise<{ gradNorm: number }>;
+  /** Adds gradients up over all processes, once before each update. */
+  sumGradients(): void;
   clearGradients(): void;
 }
 
@@ -80,7 +82,10 @@ export function trainableState(
     copy: module.kernel("copy_parameters", "ppp"),
   };
   const { slots, buckets } = store;
-  const updater = openUpdater(store, module, ranks);
+  const sum = gradientSum(ranks, () =>
+    buckets.map(({ arrays, size }) => [arrays[".grad"], size] as const),
+  );
+  const updater = openUpdater(store, module, sum);
   return {
     declare: (parameters) => {
       declare(store, parameters);
@@ -108,7 +113,11 @@ export function trainableState(
       write(store, name, value);
     },
     update: updater.update,
+    sumGradients: () => {
+      sum.addUp();
+    },
     clearGradients() {
+      sum.reset();
       for (const { arrays, size } of buckets) fillZero(device, arrays[".grad"], size * 4);
     },
   };
@@ -209,7 +218,7 @@ function launchCopies({ copy }: Store, { arrays, tables }: Bucket): void {
 function openUpdater(
   store: Store,
   module: Module,
-  ranks: Communicator | undefined,
+  sum: GradientSum,
 ): Pick<TrainableState, "refresh" | "update"> {
   const { device, buckets } = store;
   const kernels = {
@@ -258,7 +267,8 @@ function openUpdater(
       refresh();
     }
     settings.set(settingsOf(step));
-    for (const { arrays, size } of buckets) ranks?.addUp(arrays[".grad"], size);
+    sum.addUp();
+    sum.reset();
     graph ??= capture(device, enqueue);
     graph.launch();
     await device.settled();
