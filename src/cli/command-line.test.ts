@@ -71,6 +71,12 @@ describe("lorikeet", () => {
     expect(err).toContain(`'${value}' is invalid. Expected ${expected}`);
   });
 
+  test("doctor --webgpu says whether there is an adapter, and what to do where there is none", async () => {
+    const { out, code } = await lorikeet("doctor", "--webgpu");
+    expect(code).toBe(0);
+    expect(out).toMatch(/WebGPU +(an adapter that passed|no adapter.*\n +→ install)/);
+  });
+
   test("doctor --json is JSON with a status for each finding", async () => {
     const { out } = await lorikeet("doctor", "--json");
     const { findings } = JSON.parse(out) as { findings: { name: string; status: string }[] };
