@@ -4,11 +4,12 @@ import { deviceInfo, type DeviceInfo, openDevice } from "./device.ts";
 import { openCublasLt } from "./ffi/cublaslt.ts";
 import { openCudnn } from "./ffi/cudnn.ts";
 import { openDriver, out32 } from "./ffi/driver.ts";
+import { openNccl } from "./ffi/nccl.ts";
 import { openCompiler } from "./ffi/nvrtc.ts";
 
 /** One library: where it was found, or why not. */
 export interface LibraryFinding {
-  readonly name: "driver" | "nvrtc" | "cublasLt" | "cudnn";
+  readonly name: "driver" | "nvrtc" | "cublasLt" | "cudnn" | "nccl";
   readonly path?: string;
   readonly version?: string;
   readonly problem?: string;
@@ -17,7 +18,7 @@ export interface LibraryFinding {
 
 /** What a machine has for the CUDA engine. */
 export interface CudaDescription {
-  /** The engine can run: a GPU, the driver, NVRTC and cuBLASLt. cuDNN only makes attention faster. */
+  /** The engine can run: a GPU, the driver, NVRTC and cuBLASLt. cuDNN makes attention faster, NCCL is for several GPUs. */
   readonly usable: boolean;
   readonly libraries: readonly LibraryFinding[];
   /** GPUs with the bytes that are free on each. */
@@ -39,6 +40,7 @@ export function describeCuda(): CudaDescription {
       path: openCudnn().library.path,
       version: cudnnVersion(openCudnn().version),
     })),
+    look("nccl", () => ({ path: openNccl().library.path, version: openNccl().version })),
   ];
   const isFound = (name: LibraryFinding["name"]): boolean =>
     libraries.some((each) => each.name === name && each.problem === undefined);
