@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import type { Adapter } from "../src/adapter/adapter.ts";
 import { type AdapterBase, adapterBase } from "../src/adapter/adapter-base.ts";
 import { initialAdapter } from "../src/adapter/initial-adapter.ts";
+import { loraFaults } from "../src/adapter/lora-faults.ts";
 import { lora, type LoraConfig } from "../src/adapter/lora-config.ts";
 import { type AdapterJson, parsePeftConfig, toPeftConfig } from "../src/adapter/peft-config.ts";
 import { loadAdapterFolder } from "../src/host/adapter-files.ts";
@@ -178,4 +179,19 @@ it("refuses options that there are not, with the nearest", () => {
   );
   const everything = lora({ eva: { rho: 2, tau: 1, useLabelMask: true, whiten: false, adjustScalingFactors: true }, loftqIterations: 2 }); // prettier-ignore
   expect(lora(everything)).toEqual(everything);
+});
+
+it("refuses values and patterns that make no sense, all at once, of settings and of files", () => {
+  const config = lora({ alpha: NaN, alphaPattern: { q_proj: Infinity }, dropout: 2, bias: "some" as never, targetModules: "q_proj(", rankPattern: { "[": 2 } }); // prettier-ignore
+  expect(loraFaults(config)).toEqual([
+    "Expected alphas to be numbers, got NaN, Infinity.",
+    "Expected dropout from 0 to 1, got 2.",
+    "Expected bias to be none, all or lora_only, got some.",
+    expect.stringContaining("/q_proj(/: Unterminated group"),
+    expect.stringContaining("/[/: "),
+  ]);
+  expect(loraFaults(lora({ targetModules: ["c++"], excludeModules: ["("] }))).toEqual([]); // names
+  expect(() => parsePeftConfig({ peft_type: "LORA", exclude_modules: "(?P<n>q)" })).toThrow(
+    "Expected a regular expression",
+  );
 });

@@ -59,3 +59,7 @@ it.each([NaN, Infinity, 3e38])("B of %s, scaled by 2, is refused and the bank ke
   expect(() => bank.add("a", adapter(2, fill, ["up"]), { replace: true })).toThrow("finite");
   expect(valuesOf(bank, UP)).toEqual([2, 2, 2, 2]);
 }); // prettier-ignore
+
+it.each([0, 1.5, NaN])("a bank of rank %s is refused", (rank) => {
+  expect(() => new AdapterBank(rank, layers)).toThrow("a positive whole number");
+});

@@ -42,8 +42,14 @@ export class AdapterBank {
   private readonly modules = new Map<string, BankModule>();
   private readonly ranges = new Map<string, Range>();
 
-  /** @param layers the layers that adapters of the bank may be on */
+  /** @param layers the layers that adapters of the bank may be on @throws LorikeetError `lora-config` */
   constructor(rank: number, layers: readonly LoraCandidate[]) {
+    if (!Number.isInteger(rank) || rank < 1)
+      throw new LorikeetError(
+        "lora-config",
+        `Expected the rank of a bank to be a positive whole number, got ${rank}`,
+        { hint: "It is the sum of the ranks that are loaded at a time." },
+      );
     this.rank = rank;
     for (const layer of layers) {
       const names = factorNames(layer, bankSite(layer.module, rank));

@@ -147,6 +147,8 @@ it("refuses all that cannot be combined, at once", async () => {
   expect(message).toContain("a density above 0 up to 1 for ties, got undefined");
   expect(message).toContain("plain LoRA, got DoRA in adapter 1");
   expect(messageOf(() => combine([]))).toContain("at least one adapter");
+  const halves = new Map([...third.tensors].map(([key, value]) => [key, key.includes("lora_A") ? { ...value, shape: [6, value.shape[1]! / 2], data: value.data.slice(value.data.length / 2) } : value])); // prettier-ignore
+  expect(messageOf(() => combine([first, { ...third, tensors: halves }], { combinationType: "cat" }))).toMatch(/adapters of one base, got layers of (\d+) → (\d+), \d+ → \2 features on/); // prettier-ignore
   for (const [field, extra] of [
     ["target_parameters", { targetParameters: ["q_proj.weight"] }],
     ["ensure_weight_tying", { ensureWeightTying: true }],

@@ -76,6 +76,11 @@ export function combine(adapters: readonly Adapter[], options: CombineOptions = 
         const known = modules.get(module) ?? [];
         modules.set(module, [...known, { ...factors, adapter, tensors: namedPair(parts, pair) }]);
       }
+  for (const [module, parts] of modules)
+    if (parts.some(({ a, b }) => a.columns !== parts[0]!.a.columns || b.rows !== parts[0]!.b.rows))
+      faults.push(
+        `adapters of one base, got layers of ${parts.map(({ a, b }) => `${a.columns} → ${b.rows}`).join(", ")} features on ${module}`,
+      );
   if (needsOneRank(type))
     for (const [module, parts] of modules)
       if (parts.some(({ a }) => a.rows !== parts[0]!.a.rows))

@@ -27,6 +27,8 @@ export const UNBUILT_FIELDS: Readonly<Record<string, string>> = {
 const INITS =
   /^(true|false|gaussian|kaiming-normal|pissa(_niter_\d+)?|olora|orthogonal|eva|loftq)$/;
 
+const BIASES: ReadonlySet<string> = new Set(["none", "all", "lora_only"]);
+
 /** Whether `init` is an initialisation that is built. */
 export function isKnownInit(init: unknown): boolean {
   return INITS.test(String(init));
@@ -51,11 +53,31 @@ export function beyondLora(config: LoraConfig): string[] {
 
 /** Every reason why PEFT would not make an adapter of `config`, as sentences. */
 export function loraFaults(config: LoraConfig): string[] {
-  return [...valueFaults(config), ...conflicts(config)];
+  return [...valueFaults(config), ...patternFaults(config), ...conflicts(config)];
 }
 
-function valueFaults({ r, rankPattern, init, eva }: LoraConfig): string[] {
-  const faults: string[] = [];
+/** The regular expressions of `config` that are none, as sentences. */
+export function patternFaults(config: LoraConfig): string[] {
+  const { targetModules, excludeModules, layersPattern = [], rankPattern, alphaPattern } = config;
+  const whole = [targetModules, excludeModules].filter((value) => typeof value === "string");
+  const patterns = [
+    ...whole,
+    ...layersPattern,
+    ...Object.keys({ ...rankPattern, ...alphaPattern }),
+  ];
+  return [...new Set(patterns)].flatMap((pattern) => {
+    try {
+      new RegExp(pattern);
+      return [];
+    } catch (error) {
+      return [`Expected a regular expression of JavaScript: ${(error as Error).message}.`];
+    }
+  });
+}
+
+function valueFaults(config: LoraConfig): string[] {
+  const { r, rankPattern, init, eva } = config;
+  const faults = rangeFaults(config);
   const ranks = [r, ...Object.values(rankPattern)];
   const unbuilt = unbuiltInit(init);
   if (!ranks.every((rank) => Number.isInteger(rank) && rank > 0))
@@ -73,6 +95,16 @@ function valueFaults({ r, rankPattern, init, eva }: LoraConfig): string[] {
       `Expected EVA's rho of at least 1 and tau from 0 to 1, got ${eva.rho} and ${eva.tau}.`,
     );
   return faults;
+}
+
+function rangeFaults({ alpha, alphaPattern, dropout, bias }: LoraConfig): string[] {
+  const alphas = [alpha, ...Object.values(alphaPattern)];
+  const wrong: [boolean, string][] = [
+    [!alphas.every(Number.isFinite), `Expected alphas to be numbers, got ${alphas.join(", ")}.`],
+    [!(dropout >= 0 && dropout <= 1), `Expected dropout from 0 to 1, got ${dropout}.`],
+    [!BIASES.has(bias), `Expected bias to be none, all or lora_only, got ${String(bias)}.`],
+  ];
+  return wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
 }
 
 function conflicts(config: LoraConfig): string[] {

@@ -1,5 +1,6 @@
 import { LorikeetError } from "../errors.ts";
 import { EVA_DEFAULTS, type EvaConfig, initOf, lora, type LoraConfig } from "./lora-config.ts";
+import { patternFaults } from "./lora-faults.ts";
 import { checkPeftConfig } from "./peft-config-faults.ts";
 
 /** Parsed `adapter_config.json`. */
@@ -68,7 +69,7 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
   checkPeftConfig(json, FIELDS);
   const get = (field: string): never => (json[field] ?? defaults[field]) as never;
   const optional = (field: string): never => (json[field] ?? undefined) as never;
-  return lora({
+  const config = lora({
     r: get("r"),
     alpha: get("lora_alpha"),
     dropout: get("lora_dropout"),
@@ -92,6 +93,11 @@ export function parsePeftConfig(json: AdapterJson): LoraConfig {
     ...loftqOf(get("loftq_config")),
     taskType: optional("task_type"),
     baseModel: optional("base_model_name_or_path"),
+  });
+  const faults = patternFaults(config);
+  if (faults.length === 0) return config;
+  throw new LorikeetError("adapter-config", faults.join("\n"), {
+    hint: "Name the modules in a list; Python's own syntax, such as (?P<name>…), is not read.",
   });
 }
 
