@@ -102,7 +102,7 @@ function rangeFaults({ alpha, alphaPattern, dropout, bias }: LoraConfig): string
   const wrong: [boolean, string][] = [
     [!alphas.every(Number.isFinite), `Expected alphas to be numbers, got ${alphas.join(", ")}.`],
     [!(dropout >= 0 && dropout <= 1), `Expected dropout from 0 to 1, got ${dropout}.`],
-    [!BIASES.has(bias), `Expected bias to be none, all or lora_only, got ${String(bias)}.`],
+    [!BIASES.has(bias), `Expected bias to be none, all or lora_only, got ${bias}.`],
   ];
   return wrong.filter(([isWrong]) => isWrong).map(([, fault]) => fault);
 }
