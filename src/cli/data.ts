@@ -28,7 +28,7 @@ export function register(command: Command, context: CliContext): void {
   command
     .command("preview")
     .description("show samples as the model will read them, with the trained tokens marked")
-    .argument("<paths...>", "files or folders; - reads JSONL from standard input")
+    .argument("<paths...>", "files or folders; - reads standard input")
     .option("-m, --model <model>", "whose tokenizer and chat template to use", "storyteller-6m")
     .option("-n, --count <number>", "samples to show", numberIn(0, { whole: true }), 3)
     .option("--limit <number>", "rows to read; default: all", wholeFrom1)

@@ -196,6 +196,8 @@ describe("readDataset", () => {
     ['[{"text":"a"}]', ['1: {"text":"a"}']],
     ["Once upon\na time", ['1: {"text":"Once upon\\na time"}']],
     ["", ["0! data-empty Expected rows, got an empty file"]],
+    ['"prompt","completion"\r\n"a, b","c"\r\n', ['2: {"prompt":"a, b","completion":"c"}']],
+    ["instruction\toutput\na\tb\n", ['2: {"instruction":"a","output":"b"}']],
   ])("reads the stream %j for -", async (text, expected) => {
     const pieces = Array.from(text, (char) => Buffer.from(char));
     expect(await rows("-", Readable.from(pieces))).toEqual(expected);

@@ -100,16 +100,17 @@ function chunksOf(file: string): Chunks {
   return stream.pipe(unzipped);
 }
 
-/** A stream has no name: `[` begins a JSON array, `{` JSON Lines, anything else is text. */
+/** A stream has no name: `[` begins a JSON array, `{` JSON Lines, a line of known columns a table, all else is text. */
 async function* readStream(input: Chunks): SourceRows {
   const iterator = input[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
-  let first = "";
-  while (first === "") {
+  const decoder = new TextDecoder();
+  let start = "";
+  while (!/^[[{]|\n/.test(start) && start.length < LONGEST_HEADER) {
     const next = await iterator.next();
     if (next.done) break;
     head.push(next.value);
-    first = new TextDecoder().decode(next.value).trimStart().slice(0, 1);
+    start = (start + decoder.decode(next.value, { stream: true })).trimStart();
   }
   async function* whole(): AsyncGenerator<Uint8Array> {
     try {
@@ -120,8 +121,26 @@ async function* readStream(input: Chunks): SourceRows {
       await iterator.return?.(); // or a stream that is not read to its end keeps the process alive
     }
   }
-  const reader = first === "[" ? readJson : first === "{" ? readJsonl : readPlainText;
-  yield* reader("stdin", whole());
+  yield* streamReader(start)("stdin", whole());
+}
+
+/** Characters in which a header line must end. */
+const LONGEST_HEADER = 65_536;
+/** Columns that tell a table by its header line. */
+const HEADERS = [["prompt", "completion"], ["instruction", "output"], ["messages"], ["conversations"]]; // prettier-ignore
+
+function streamReader(start: string): Reader {
+  if (start.startsWith("[")) return readJson;
+  if (start.startsWith("{")) return readJsonl;
+  if (start.startsWith("PAR1"))
+    throw new LorikeetError("data-kind", "Expected JSON, a table or text in the stream, got Parquet", { hint: "Parquet is read from its end: write it to a file first." }); // prettier-ignore
+  const line = /^.*/.exec(start)![0];
+  const delimiter = [",", "\t"].find((separator) => {
+    const cells = line.split(separator).map((cell) => cell.replace(/^"(.*)"$/, "$1"));
+    return HEADERS.some((columns) => columns.every((column) => cells.includes(column)));
+  });
+  if (delimiter === undefined) return readPlainText;
+  return (file, chunks) => readCsv(file, chunks, delimiter);
 }
 
 function isGzipError(cause: unknown): boolean {
