@@ -9,7 +9,9 @@ try {
   setup();
   const vitest = fileURLToPath(new URL("node_modules/vitest/vitest.mjs", root));
   const args = [vitest, "run", ...process.argv.slice(2)];
-  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: "inherit" });
+  // tests that start a process take what was built now
+  const env = { ...process.env, LORIKEET_BUILT: "1" };
+  const { status } = spawnSync(process.execPath, args, { cwd: root, env, stdio: "inherit" });
   process.exitCode = status ?? 1;
 } catch (error) {
   console.error(`Setup failed: ${error.message}`);

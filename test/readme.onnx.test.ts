@@ -5,7 +5,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { COMMANDS } from "../src/cli/commands.ts";
-import { startNode } from "./support/child.ts";
+import { moduleFile, startTypeScript } from "./support/child.ts";
 import { lorikeet } from "./support/command.ts";
 
 const readme = readFileSync("README.md", "utf8");
@@ -20,12 +20,12 @@ const SMALLER = [
   ['live?" }])', 'live?" }], { maxNewTokens: 3 })'],
 ] as const;
 
-/** Runs `source` in a folder of its own, with the package's own sources. */
+/** Runs `source` in a folder of its own, with this package. */
 async function run(folder: string, source: string): Promise<string> {
-  const index = pathToFileURL(resolve("src/index.ts")).href;
+  const index = pathToFileURL(resolve(moduleFile("index"))).href;
   const file = join(folder, "readme.ts");
   await writeFile(file, source.replace('"lorikeet"', JSON.stringify(index)));
-  const { code, out, err } = await startNode([file]).ended;
+  const { code, out, err } = await startTypeScript(file).ended;
   expect(code, err).toBe(0);
   return out;
 }

@@ -1,6 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { startLorikeet } from "../support/child.ts";
+import { COMMAND, startLorikeet } from "../support/child.ts";
+
+const inShell = [process.execPath, ...COMMAND].join(" ");
 
 test("chat answers each line of standard input, begins anew at /new, ends with the input", async () => {
   const lines = "Hello!\nAnd who are you?\n/new\nHello!\n";
@@ -39,13 +41,13 @@ test("an unknown option exits with 2 and names the nearest, on the error stream 
 });
 
 test.skipIf(process.platform === "win32")("a reader that stops early is no error", () => {
-  const command = `${process.execPath} --import ./scripts/typescript.js src/cli/main.ts train --help | head -n 1`;
+  const command = `${inShell} train --help | head -n 1`;
   const { stdout, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
   expect([stdout, stderr]).toEqual(["Usage: lorikeet train [options] [config]\n", ""]);
 });
 
 test.skipIf(process.platform !== "linux")("output that does not fit is a coded error", () => {
-  const command = `${process.execPath} --import ./scripts/typescript.js src/cli/main.ts doctor --json > /dev/full`;
+  const command = `${inShell} doctor --json > /dev/full`;
   const env = { ...process.env, NO_COLOR: "1" };
   const { status, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8", env });
   expect(stderr).toContain("error[disk-full]: Expected standard output to be written");

@@ -18,16 +18,31 @@ export interface RunningCommand {
 }
 
 const LOADER = pathToFileURL("scripts/typescript.js").href;
+const isBuilt = process.env["LORIKEET_BUILT"] !== undefined;
 
-/** Starts the command from its sources as a process, with `input` on standard input. */
+/** The file of a module of src: compiled under `npm test`, which has just built it and where it starts sooner, else its source. */
+export const moduleFile = (name: string): string =>
+  isBuilt ? `dist/${name}.js` : `src/${name}.ts`;
+
+/** What Node.js is given to run the command. */
+export const COMMAND: readonly string[] = [
+  ...(isBuilt ? [] : ["--import", LOADER]),
+  moduleFile("cli/main"),
+];
+
+/** Starts the command as a process, with `input` on standard input. */
 export function startLorikeet(argv: readonly string[], input = ""): RunningCommand {
-  return startNode(["src/cli/main.ts", ...argv], input);
+  return start([...COMMAND, ...argv], input);
 }
 
-/** Starts Node.js on a TypeScript file and its arguments. */
-export function startNode(argv: readonly string[], input = ""): RunningCommand {
+/** Starts Node.js on a TypeScript file. */
+export function startTypeScript(file: string): RunningCommand {
+  return start(["--import", LOADER, file], "");
+}
+
+function start(argv: readonly string[], input: string): RunningCommand {
   const env = { ...process.env, NO_COLOR: "1" };
-  const child = spawn(process.execPath, ["--import", LOADER, ...argv], { env });
+  const child = spawn(process.execPath, argv, { env });
   let [out, err] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
