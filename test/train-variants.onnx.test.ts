@@ -26,8 +26,21 @@ const bytesOf = (folder: string): Promise<Buffer> =>
   readFile(join(folder, "adapter_model.safetensors"));
 
 it.each([
-  ["pissa", ["--init-lora-weights", "pissa", "--target-modules", "q_proj,down_proj"]],
-  ["eva", ["--init-lora-weights", "eva", "--target-modules", "q_proj", "--r", "2"]],
+  [
+    "pissa",
+    ["--init-lora-weights", "pissa", "--target-modules", "1.self_attn.q_proj,1.self_attn.k_proj"],
+  ],
+  [
+    "eva",
+    [
+      "--init-lora-weights",
+      "eva",
+      "--target-modules",
+      "0.self_attn.q_proj,5.self_attn.q_proj",
+      "--r",
+      "2",
+    ],
+  ],
   ["lorafa", ["--optim", "lorafa", "--bias", "lora_only"]],
   ["loraplus", ["--loraplus-lr-ratio", "16", "--trainable-token-indices", "[5, 9]"]],
 ])(
