@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
-import { COMMAND, startLorikeet } from "../support/child.ts";
+import { COMMAND, startLorikeet, withoutColours } from "../support/child.ts";
 
 const inShell = [process.execPath, ...COMMAND].join(" ");
 
@@ -42,14 +42,19 @@ test("an unknown option exits with 2 and names the nearest, on the error stream 
 
 test.skipIf(process.platform === "win32")("a reader that stops early is no error", () => {
   const command = `${inShell} train --help | head -n 1`;
-  const { stdout, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8" });
+  const { stdout, stderr } = spawnSync("sh", ["-c", command], {
+    encoding: "utf8",
+    env: withoutColours,
+  });
   expect([stdout, stderr]).toEqual(["Usage: lorikeet train [options] [config]\n", ""]);
 });
 
 test.skipIf(process.platform !== "linux")("output that does not fit is a coded error", () => {
   const command = `${inShell} doctor --json > /dev/full`;
-  const env = { ...process.env, NO_COLOR: "1" };
-  const { status, stderr } = spawnSync("sh", ["-c", command], { encoding: "utf8", env });
+  const { status, stderr } = spawnSync("sh", ["-c", command], {
+    encoding: "utf8",
+    env: withoutColours,
+  });
   expect(stderr).toContain("error[disk-full]: Expected standard output to be written");
   expect(stderr).not.toContain("    at ");
   expect(status).toBe(1);

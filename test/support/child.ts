@@ -17,6 +17,13 @@ export interface RunningCommand {
   readonly shows: (text: string) => Promise<void>;
 }
 
+/** The environment of a process whose text is compared; FORCE_COLOR, which CI sets, would outweigh NO_COLOR. */
+export const withoutColours: NodeJS.ProcessEnv = {
+  ...process.env,
+  NO_COLOR: "1",
+  FORCE_COLOR: undefined,
+};
+
 const LOADER = pathToFileURL("scripts/typescript.js").href;
 const isBuilt = process.env["LORIKEET_BUILT"] !== undefined;
 
@@ -41,8 +48,7 @@ export function startTypeScript(file: string): RunningCommand {
 }
 
 function start(argv: readonly string[], input: string): RunningCommand {
-  const env = { ...process.env, NO_COLOR: "1" };
-  const child = spawn(process.execPath, argv, { env });
+  const child = spawn(process.execPath, argv, { env: withoutColours });
   let [out, err] = ["", ""];
   child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));
   child.stderr.on("data", (chunk: Buffer) => (err += chunk.toString()));
