@@ -25,12 +25,9 @@ const config: ViteUserConfig = defineConfig({
       },
       {
         extends: true,
-        // one file at a time, as an ONNX session takes every core
         test: {
           name: "onnx",
           include: ["{src,test}/**/*.onnx.test.ts"],
-          maxWorkers: 1,
-          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -39,7 +36,7 @@ const config: ViteUserConfig = defineConfig({
           name: "cuda",
           include: ["{src,test}/**/*.cuda.test.ts"],
           maxWorkers: 1,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 1 },
           provide: { hasGpu },
           setupFiles: ["./scripts/skip-without-gpu.ts"],
         },
