@@ -1,9 +1,10 @@
 /** @file Puts stored values of generated code that share rows and inputs into one kernel. */
 import type { Node } from "../../../ir/node.ts";
 import { GroupMismatch } from "./expression.ts";
-import { rowKernel, spaceOf } from "./fused-kernel.ts";
-import type { Space, Store } from "./kernel-draft.ts";
 import { isReduction } from "./graph.ts";
+import type { Store } from "./kernel-draft.ts";
+import { type Space, spaceOf } from "./kernel-space.ts";
+import { rowKernel } from "./row-kernel.ts";
 import type { Storing } from "./stored.ts";
 import type { Value } from "./value.ts";
 

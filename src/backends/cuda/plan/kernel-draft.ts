@@ -14,10 +14,13 @@ export interface Store {
   readonly accumulate: boolean;
 }
 
-/** Rows and columns that a kernel runs over. */
-export interface Space {
-  readonly rows: number;
-  readonly columns: number;
+/** A kernel's code without its name, and how to launch it. */
+export interface GeneratedKernel {
+  /** Everything after `KERNEL name`. */
+  readonly body: string;
+  readonly parameters: readonly Value[];
+  readonly grid: number;
+  readonly threads: number;
 }
 
 const C_TYPE: Readonly<Record<Storage, string>> = {

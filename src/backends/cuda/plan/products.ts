@@ -4,7 +4,8 @@ import type { Node } from "../../../ir/node.ts";
 import { isTrainable } from "../../../ops/leaf.ts";
 import type { Gemm, GemmSpec } from "../gemm.ts";
 import { addUnit, type PlanContext, productStorage, storedValue } from "./context.ts";
-import { rowKernel, spaceOf } from "./fused-kernel.ts";
+import { spaceOf } from "./kernel-space.ts";
+import { rowKernel } from "./row-kernel.ts";
 import type { Product, Sum } from "./sums.ts";
 import {
   newValue,
