@@ -4,7 +4,7 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
 /**
  * Runs `work` with a signal that the first Ctrl-C (or SIGTERM) aborts, so that it can save and end by itself.
- * A second one ends the process at once.
+ * A second one ends the process, at the latest when the program that runs is through.
  */
 export async function withInterrupt<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();

@@ -5,6 +5,11 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { AdamWStep } from "../backend.ts";
 import type { SessionOptions } from "./session.ts";
 
+/** Place in the gate, two numbers that both threads see, of whether the host answers a request. */
+export const BUSY = 0;
+/** Place in the gate of whether the process is about to end. */
+export const CLOSING = 1;
+
 /** Shapes by name. */
 export type Shapes = Readonly<Record<string, Shape>>;
 

@@ -1,11 +1,32 @@
 import { Worker } from "node:worker_threads";
 import { LorikeetError } from "../../errors.ts";
-import { fromPlainError, type Request, type Response, type ResponseMessage } from "./protocol.ts";
+import {
+  BUSY,
+  CLOSING,
+  fromPlainError,
+  type Request,
+  type Response,
+  type ResponseMessage,
+} from "./protocol.ts";
+
+/** Milliseconds that the end of the process waits for a request that is being answered. */
+const LONGEST_WAIT = 30_000;
 
 interface Pending {
   readonly resolve: (response: Response) => void;
   readonly reject: (error: LorikeetError) => void;
 }
+
+/** Of each thread: whether it is busy with a request, and whether it may begin another. */
+const gates = new Set<Int32Array>();
+
+// ONNX Runtime aborts the whole process where its thread is stopped in the middle of a request
+process.on("exit", () => {
+  for (const gate of gates) {
+    Atomics.store(gate, CLOSING, 1);
+    Atomics.wait(gate, BUSY, 1, LONGEST_WAIT);
+  }
+});
 
 /** Sends requests to the hosting thread. The thread keeps the process alive only while it works. */
 export class WorkerClient {
@@ -18,7 +39,11 @@ export class WorkerClient {
   constructor() {
     // sources run as they are in development, compiled ones after the build
     const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
-    this.worker = new Worker(new URL(`./worker${extension}`, import.meta.url));
+    const gate = new Int32Array(new SharedArrayBuffer(8));
+    gates.add(gate);
+    this.worker = new Worker(new URL(`./worker${extension}`, import.meta.url), {
+      workerData: gate,
+    });
     this.worker.unref();
     this.worker.on("message", (message: ResponseMessage) => {
       this.settle(message);
@@ -28,6 +53,7 @@ export class WorkerClient {
     });
     this.ended = new Promise((resolve) => {
       this.worker.on("exit", (code) => {
+        gates.delete(gate);
         this.fail(crash(`it ended with exit code ${code}`));
         resolve();
       });

@@ -1,7 +1,9 @@
 /** @file Entry of the thread that hosts ONNX Runtime, so that a step never blocks the event loop. */
-import { parentPort } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import { Host } from "./host.ts";
 import {
+  BUSY,
+  CLOSING,
   type RequestMessage,
   type Response,
   type ResponseMessage,
@@ -10,12 +12,21 @@ import {
 import { createNodeSession } from "./session-node.ts";
 
 const port = parentPort!;
+const gate = workerData as Int32Array;
 const host = new Host(createNodeSession);
 let last: Promise<void> = Promise.resolve();
 
 port.on("message", (message: RequestMessage | "dispose") => {
-  last = last.then(() => (message === "dispose" ? finish() : answer(message)));
+  last = last.then(() => guarded(() => (message === "dispose" ? finish() : answer(message))));
 });
+
+/** Does `work` unless the process is about to end, which waits for work that has begun. */
+async function guarded(work: () => Promise<void>): Promise<void> {
+  Atomics.store(gate, BUSY, 1);
+  if (Atomics.load(gate, CLOSING) === 0) await work();
+  Atomics.store(gate, BUSY, 0);
+  Atomics.notify(gate, BUSY);
+}
 
 async function answer({ id, request }: RequestMessage): Promise<void> {
   try {
