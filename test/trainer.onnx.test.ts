@@ -192,9 +192,10 @@ describe("trainLoop", () => {
       best: { step: 2, loss: 2 },
     });
     expect(saved).toEqual(["best 0", "best 2", "end 6"]);
-    const state = { ...setup.state, step: 6, evalsSinceBest: 2 };
+    const state = { ...setup.state, step: 6, epoch: 0.5, evalsSinceBest: 2 };
     const again = await run({ ...setup, state }); // stopped is stopped, also when resumed
     expect(again.map(({ type }) => type)).toEqual(["checkpoint", "end"]);
+    expect(again.at(-1)).toMatchObject({ epoch: 0.5 });
   });
 
   it("names step and batch of a loss that is not finite, after saving the last good state", async () => {

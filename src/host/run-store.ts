@@ -7,7 +7,7 @@ import { LorikeetError } from "../errors.ts";
 import { faultsError } from "../formats/faults.ts";
 import { decodeSafetensors } from "../formats/safetensors.ts";
 import { serializeSafetensors } from "../formats/safetensors-write.ts";
-import type { RunState } from "../train/setup.ts";
+import { freshState, type RunState } from "../train/setup.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { asFileError } from "./file-errors.ts";
 import { isFile, readText, writeAtomically } from "./files.ts";
@@ -96,7 +96,10 @@ export async function latestCheckpoint(
   return {
     adapter: await storage.load(path),
     optimizer: tensors,
-    state: JSON.parse(await readText(join(path, STATE))) as RunState,
+    state: {
+      ...freshState, // fields that older versions did not keep
+      ...(JSON.parse(await readText(join(path, STATE))) as Partial<RunState>),
+    },
   };
 }
 

@@ -24,6 +24,8 @@ export interface Window {
 export interface RunState {
   readonly step: number;
   readonly tokens: number;
+  /** Passes over the data. */
+  readonly epoch: number;
   readonly lossSum: number;
   readonly cursor: unknown;
   readonly best: { readonly step: number; readonly loss: number } | undefined;
@@ -34,6 +36,7 @@ export interface RunState {
 export const freshState: RunState = {
   step: 0,
   tokens: 0,
+  epoch: 0,
   lossSum: 0,
   cursor: undefined,
   best: undefined,

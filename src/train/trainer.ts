@@ -16,7 +16,6 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
   const programs = programCache(engine, setup.graphFor, setup.leanGraphFor);
   const clock = { began: now(), tokens: setup.state.tokens };
   let state = setup.state;
-  let epoch = 0;
   let reason: EndReason = "completed";
   try {
     if (state.step === 0) {
@@ -38,7 +37,6 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
       const done = await stepped(setup, programs.get, window, { state, clock });
       state = done.state;
       if (programs.isLean() !== wasLean) yield CHECKPOINTED;
-      epoch = window.epoch;
       yield done.event;
       const { step } = state;
       if (step % evalSteps === 0 || step === totalSteps) {
@@ -50,7 +48,7 @@ export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, 
         yield { type: "checkpoint", step, path: await setup.save(state, "step") };
     }
     yield { type: "checkpoint", step: state.step, path: await setup.save(state, "end") };
-    yield endOf(state, { reason, epoch, seconds: (now() - clock.began) / 1000 });
+    yield endOf(state, { reason, seconds: (now() - clock.began) / 1000 });
   } finally {
     await programs.dispose();
   }
@@ -86,12 +84,13 @@ async function stepped(
       `a finite norm of the gradients, got ${gradNorm} at step ${step}${rowsIn(window)}`,
     );
   const tokens = state.tokens + window.tokens;
+  const { epoch, cursor } = window;
   const seconds = Math.max(1e-9, (setup.now() - clock.began) / 1000);
   const event: TrainEvent = {
     type: "step",
     step,
     totalSteps,
-    epoch: window.epoch,
+    epoch,
     loss,
     learningRate,
     gradNorm,
@@ -101,7 +100,7 @@ async function stepped(
     ...(setup.unit && { unit: setup.unit }),
   };
   return {
-    state: { ...state, step, tokens, lossSum: state.lossSum + loss, cursor: window.cursor },
+    state: { ...state, step, tokens, epoch, lossSum: state.lossSum + loss, cursor },
     event,
   };
 }
@@ -132,9 +131,9 @@ async function evaluated(
 
 function endOf(
   state: RunState,
-  { reason, epoch, seconds }: { reason: EndReason; epoch: number; seconds: number },
+  { reason, seconds }: { reason: EndReason; seconds: number },
 ): TrainEvent {
-  const { step, tokens, best, lossSum } = state;
+  const { step, epoch, tokens, best, lossSum } = state;
   return {
     type: "end",
     reason,

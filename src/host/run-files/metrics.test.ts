@@ -61,6 +61,19 @@ test("resuming keeps what led to the checkpoint, and drops the rest and a torn l
   expect(await readMetrics(path)).toEqual([step(1), step(2), step(3), checkpoint, step(4, 1)]);
 });
 
+test("resuming tells warnings and the checkpoint it began from once", async () => {
+  const path = await file();
+  const warning: TrainEvent = { type: "warning", code: "truncated", message: "2 rows" };
+  const checkpoint: TrainEvent = { type: "checkpoint", step: 1, path: "checkpoint-1" };
+  const events = [warning, step(1), checkpoint];
+  for (const resumeFrom of [undefined, 1, 1]) {
+    const metrics = await openMetrics(path, resumeFrom);
+    for (const event of resumeFrom ? [warning, checkpoint] : events) await metrics.append(event);
+    await metrics.close();
+  }
+  expect(await readMetrics(path)).toEqual(events);
+});
+
 test("a new run starts an empty file", async () => {
   const path = await file();
   for (const number of [1, 2]) {

@@ -12,19 +12,23 @@ export interface MetricsFile {
 
 /**
  * Opens metrics.jsonl at `path`: empty, or with what it held up to step `resumeFrom`. A line that a killed run
- * left unfinished is dropped.
+ * left unfinished is dropped, and so is what a run tells again when it resumes: its warnings, the checkpoint it is at.
  * @throws LorikeetError `disk-full`, `read-only`, `permission-denied`
  */
 export async function openMetrics(path: string, resumeFrom?: number): Promise<MetricsFile> {
   const kept = resumeFrom === undefined ? [] : upToStep(await readMetrics(path), resumeFrom);
-  await writeAtomically(path, kept.map(asLine).join(""));
+  const lines = kept.map(asLine);
+  const told = new Set(lines);
+  await writeAtomically(path, lines.join(""));
   const handle = await open(path, "a").catch((cause: unknown) => {
     throw asFileError(cause, path, "written");
   });
   return {
     async append(event) {
+      const line = asLine(event);
+      if (told.has(line)) return;
       try {
-        await handle.appendFile(asLine(event));
+        await handle.appendFile(line);
       } catch (cause) {
         throw asFileError(cause, path, "written");
       }
