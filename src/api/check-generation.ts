@@ -13,7 +13,7 @@ const RANGES = {
 } as const;
 const WHOLE: readonly string[] = ["topK", "maxNewTokens", "seed"];
 
-/** @throws LorikeetError `config-invalid` listing every number of `options` that is out of its range */
+/** @throws LorikeetError `config-invalid` listing every option that is out of its range */
 export function checkGeneration(options: GenerateOptions): void {
   const faults = Object.entries(RANGES).flatMap(([key, [least, most]]) => {
     const value = options[key as keyof typeof RANGES];
@@ -24,6 +24,8 @@ export function checkGeneration(options: GenerateOptions): void {
     const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`;
     return [`${key}: expected a ${isWhole ? "whole " : ""}number ${range}, got ${value}`];
   });
+  if (options.stop?.includes(""))
+    faults.push(`stop: expected texts of at least one character, got ""`);
   if (faults.length > 0)
     throw faultsError(
       "config-invalid",

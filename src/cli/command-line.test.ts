@@ -35,6 +35,14 @@ describe("lorikeet", () => {
     expect(err).toContain("Unknown option '--jsn'\nhint: Did you mean --json?\n");
   });
 
+  test("generate refuses options that would be passed over in silence, or leave nothing", async () => {
+    const mixed = await lorikeet("generate", "--prompt", "a", "--system", "b");
+    expect([mixed.code, mixed.err]).toEqual([EXIT_CODES.usage, expect.stringContaining("Give --system with --chat")]); // prettier-ignore
+    const { code, out, err } = await lorikeet("generate", "--prompt", "a", "--stop", "");
+    expect([code, out]).toEqual([EXIT_CODES.usage, ""]);
+    expect(err).toContain('stop: expected texts of at least one character, got ""');
+  });
+
   test("train refuses wrong settings before it does anything, all at once", async () => {
     const { code, out, err } = await lorikeet("train", "--r", "0", "--learning_rate", "fast");
     expect([code, out]).toEqual([EXIT_CODES.usage, ""]);

@@ -59,6 +59,10 @@ function promptOf(command: Command, { prompt, chat, system }: Flags): string | M
       "error: give either --prompt (a text to continue) or --chat (a question to answer)",
       { exitCode: 2 },
     );
+  if (prompt !== undefined && system !== undefined)
+    command.error("error: give --system with --chat, as a --prompt is continued as it stands", {
+      exitCode: 2,
+    });
   if (prompt !== undefined) return prompt;
   const question: Message = { role: "user", content: chat! };
   return system === undefined ? [question] : [{ role: "system", content: system }, question];

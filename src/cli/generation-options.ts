@@ -18,7 +18,7 @@ export interface GenerationFlags {
   readonly topP: number;
   readonly minP: number;
   readonly repetitionPenalty: number;
-  readonly stop: readonly string[];
+  readonly stop?: readonly string[];
   readonly seed: number;
 }
 
@@ -48,7 +48,7 @@ export function addGenerationOptions(command: Command): Command {
       0,
     ) // prettier-ignore
     .option("--repetition-penalty <x>", "above 1: repeat less", numberIn(0.01), 1)
-    .option("--stop <text>", "end at this text; may be given several times", collect, [])
+    .option("--stop <text>", "end at this text; may be given several times", collect)
     .option("--seed <n>", "start of the random choices", numberIn(0, { whole: true }), 0);
 }
 
@@ -68,7 +68,16 @@ export async function openModel(flags: GenerationFlags, { err }: CliContext): Pr
 /** `flags` as options of `generate`. */
 export function generateOptions(flags: GenerationFlags): GenerateOptions {
   const { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed } = flags;
-  return { maxNewTokens, temperature, topK, topP, minP, repetitionPenalty, stop, seed };
+  return {
+    maxNewTokens,
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    seed,
+    ...(stop && { stop }),
+  };
 }
 
 /** Reads a number from the command line. */
@@ -97,6 +106,6 @@ export function numberIn(
 /** Reads a whole number of at least 1. */
 export const wholeFrom1: (text: string) => number = numberIn(1, { whole: true });
 
-function collect(text: string, before: readonly string[]): string[] {
+function collect(text: string, before: readonly string[] = []): string[] {
   return [...before, text];
 }

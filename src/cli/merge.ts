@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { merge, type MergeResult, mergeToGguf } from "../api/merge.ts";
 import { mergeToOnnx } from "../api/onnx-export.ts";
 import type { WritableType } from "../formats/gguf/quantize.ts";
@@ -56,8 +56,12 @@ export function register(command: Command, context: CliContext): void {
       "f32, f16, bf16, for gguf also q8_0; default: the base's, for onnx f32",
       parseDType,
     )
-    .option("--max-shard-size <size>", "largest file of weights, such as 2GB", parseSize, 5e9)
-    .option("--safe", "refuse merged weights that are not finite (default)", true)
+    .addOption(
+      new Option("--max-shard-size <size>", "largest file of weights, such as 2GB")
+        .argParser(parseSize)
+        .default(5e9, "5GB"),
+    )
+    .option("--safe", "refuse merged weights that are not finite", true)
     .option("--no-safe", "write them all the same")
     .option("--requantize", "merge into a quantized base all the same")
     .option("--overwrite", "replace what is in the output folder")
