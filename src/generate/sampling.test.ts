@@ -32,6 +32,35 @@ describe("sampleToken", () => {
   it("keeps the k most likely", () => {
     expectNear(frequencies({ temperature: 1, topK: 2 }), [0, 8, 0, 4, 0]);
   });
+  it("keeps all that are as likely as the k-th", () => {
+    const tied = Float32Array.of(0, 3, 2, 2, 2, 1);
+    const random = new Random(2);
+    const drawn = Array.from({ length: 200 }, () =>
+      sampleToken(tied, [], { temperature: 4, topK: 2 }, random),
+    );
+    expect([...new Set(drawn)].sort()).toEqual([1, 2, 3, 4]);
+  });
+  it.each([{ topK: 40 }, { topP: 0.9 }, { minP: 0.05 }, { topK: 300, topP: 0.8, minP: 0.01 }])(
+    "draws from a large vocabulary with %j what sorting all of it gives",
+    (options: SamplingOptions) => {
+      const random = new Random(3);
+      const scores = Float32Array.from({ length: 3000 }, () => 3 * random.normal());
+      const order = Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]!);
+      const weights = order.map((id) => Math.exp((scores[id]! - scores[order[0]!]!) / 0.8));
+      const { topK = 3000, topP = 1, minP = 0 } = options;
+      const wanted = topP * weights.slice(0, topK).reduce((sum, weight) => sum + weight);
+      let sum = 0;
+      const nucleus = weights.findIndex((weight) => (sum += weight) >= wanted) + 1;
+      const count = Math.min(topK, nucleus || topK, weights.findLastIndex((w) => w >= minP) + 1);
+      const kept = weights.slice(0, count);
+      const [ours, theirs] = [new Random(4), new Random(4)];
+      for (let i = 0; i < 30; i++) {
+        let rest = theirs.uniform() * kept.reduce((total, weight) => total + weight, 0);
+        const want = order[kept.findIndex((weight) => (rest -= weight) < 0)];
+        expect(sampleToken(scores, [], { temperature: 0.8, ...options }, ours)).toBe(want);
+      }
+    },
+  );
   it("keeps the nucleus, with the token that crosses its edge", () => {
     expectNear(frequencies({ temperature: 1, topP: 0.6 }), [0, 8, 0, 4, 0]);
     expectNear(frequencies({ temperature: 1, topP: 0.5 }), [0, 1, 0, 0, 0]);

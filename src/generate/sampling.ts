@@ -24,17 +24,20 @@ export function sampleToken(
   const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
   const scores = penalised(logits, history, repetitionPenalty);
   if (temperature === 0) return largest(scores);
-  let tokens = topK > 0 ? mostLikely(scores, topK) : undefined;
-  if (!tokens && (topP < 1 || minP > 0)) tokens = mostLikely(scores, scores.length);
-  const ids = tokens ?? Int32Array.from(scores.keys());
-  const peak = scores[tokens ? ids[0]! : largest(scores)]!;
-  let weights = Float64Array.from(ids, (id) => Math.exp((scores[id]! - peak) / temperature));
-  if (topP < 1) weights = weights.subarray(0, nucleusSize(weights, topP));
-  if (minP > 0)
-    weights = weights.subarray(
-      0,
-      Math.max(1, weights.findLastIndex((weight) => weight >= minP) + 1),
+  const peak = scores[largest(scores)]!;
+  const weightOf = (id: number): number => Math.exp((scores[id]! - peak) / temperature);
+  let ids = new Int32Array(scores.length).map((_, id) => id);
+  if (topK > 0) ids = mostLikely(ids, scores, topK);
+  if (topP < 1) ids = nucleus(ids, scores, { weightOf, p: topP });
+  if (minP > 0) {
+    const least = Math.min(1, minP);
+    ids = descending(
+      ids.filter((id) => weightOf(id) >= least),
+      scores,
     );
+  }
+  const weights = new Float64Array(ids.length);
+  for (let i = 0; i < ids.length; i++) weights[i] = weightOf(ids[i]!);
   return ids[draw(weights, random.uniform())]!;
 }
 
@@ -52,18 +55,55 @@ function largest(scores: Float32Array): number {
   return best;
 }
 
-/** Ids of the `count` largest scores, largest first. */
-function mostLikely(scores: Float32Array, count: number): Int32Array {
-  const order = Int32Array.from(scores.keys()).sort((a, b) => scores[b]! - scores[a]! || a - b);
-  return order.subarray(0, count);
+/** The `count` of `ids` with the largest scores, largest first, and any that are as large as the last of them. */
+function mostLikely(ids: Int32Array, scores: Float32Array, count: number): Int32Array<ArrayBuffer> {
+  const top = leading(ids, scores, { shareOf: () => 1, wanted: count });
+  const edge = scores[top[Math.min(count, top.length) - 1]!]!;
+  const end = top.findLastIndex((id) => scores[id]! >= edge) + 1;
+  return top.subarray(0, Math.max(count, end));
 }
 
-/** How many of the descending `weights` it takes to reach share `p` of their sum. */
-function nucleusSize(weights: Float64Array, p: number): number {
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
+/** The fewest of `ids`, largest score first, whose weights reach share `p` of the sum of all. */
+function nucleus(
+  ids: Int32Array,
+  scores: Float32Array,
+  { weightOf, p }: { weightOf: (id: number) => number; p: number },
+): Int32Array<ArrayBuffer> {
+  const wanted = p * ids.reduce((sum, id) => sum + weightOf(id), 0);
+  const top = leading(ids, scores, { shareOf: weightOf, wanted });
   let sum = 0;
-  const index = weights.findIndex((weight) => (sum += weight) >= p * total);
-  return index < 0 ? weights.length : index + 1;
+  const last = top.findIndex((id) => (sum += weightOf(id)) >= wanted);
+  return last < 0 ? top : top.subarray(0, last + 1);
+}
+
+/** Width of a bin of scores, and how many there are; the last takes all that is lower. */
+const [BIN, BINS] = [1 / 16, 4096];
+
+/**
+ * The largest scores' ids, largest first: enough for their shares to add up to `wanted`, and few more. Sorting all of a
+ * vocabulary takes longer than anything else of a token, so scores are put into bins, and only the top ones are sorted.
+ */
+function leading(
+  ids: Int32Array,
+  scores: Float32Array,
+  { shareOf, wanted }: { shareOf: (id: number) => number; wanted: number },
+): Int32Array<ArrayBuffer> {
+  let peak = -Infinity;
+  for (let i = 0; i < ids.length; i++) peak = Math.max(peak, scores[ids[i]!]!);
+  const binOf = (id: number): number => Math.min(BINS - 1, Math.floor((peak - scores[id]!) / BIN));
+  const sums = new Float64Array(BINS);
+  for (let i = 0; i < ids.length; i++) sums[binOf(ids[i]!)]! += shareOf(ids[i]!);
+  let sum = 0;
+  const edge = sums.findIndex((share) => (sum += share) >= wanted);
+  const isOut = (id: number): boolean => edge >= 0 && binOf(id) > edge;
+  return descending(
+    ids.filter((id) => !isOut(id)),
+    scores,
+  );
+}
+
+function descending(ids: Int32Array<ArrayBuffer>, scores: Float32Array): Int32Array<ArrayBuffer> {
+  return ids.sort((a, b) => scores[b]! - scores[a]! || a - b);
 }
 
 function draw(weights: Float64Array, uniform: number): number {
