@@ -126,6 +126,25 @@ describe("readDataset", () => {
     ]);
   });
 
+  it("reads CSV whose lines end in CR", async () => {
+    const expected = ['2: {"a":"1","b":"x\\ny"}', '4: {"a":"3","b":"4"}'];
+    for (const end of ["", "\r"])
+      expect(await rows(put("cr.csv", `a,b\r1,"x\ry"\r3,4${end}`))).toEqual(expected);
+  });
+
+  it("names a column that stands twice, and tells a header without rows", async () => {
+    const twice = ["1! data-syntax Expected each column once in the header, got text twice"];
+    for (const text of ["text,id,text\na,1,b\nc\n", "text,text\n"])
+      expect(await rows(put("twice.csv", text))).toEqual(twice);
+    for (const text of ["text,label\n", "text"])
+      expect(await rows(put("bare.csv", text))).toEqual([
+        "1! data-empty Expected rows, got a header and no rows after it",
+      ]);
+    expect(await rows(put("none.csv", ""))).toEqual([
+      "0! data-empty Expected rows, got an empty file",
+    ]);
+  });
+
   it("tells the lines of malformed CSV, and reads on", async () => {
     expect(await rows(put("bad.csv", 'a,b\n1,2\n3,4,5\n6"7,8\n9,10\n"open,11\n'))).toEqual([
       '2: {"a":"1","b":"2"}',
