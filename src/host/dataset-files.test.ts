@@ -217,9 +217,21 @@ describe("readDataset", () => {
     ["", ["0! data-empty Expected rows, got an empty file"]],
     ['"prompt","completion"\r\n"a, b","c"\r\n', ['2: {"prompt":"a, b","completion":"c"}']],
     ["instruction\toutput\na\tb\n", ['2: {"instruction":"a","output":"b"}']],
+    ['text\r\n"a, b"\r\nc\r\n', ['2: {"text":"a, b"}', '3: {"text":"c"}']],
+    ["label,text\n1,a\n", ['2: {"label":"1","text":"a"}']],
+    ["text", ['1: {"text":"text"}']],
+    ["text, that goes on\nhere", ['1: {"text":"text, that goes on\\nhere"}']],
   ])("reads the stream %j for -", async (text, expected) => {
     const pieces = Array.from(text, (char) => Buffer.from(char));
     expect(await rows("-", Readable.from(pieces))).toEqual(expected);
+  });
+
+  it("refuses Parquet in a stream, and says what to do", async () => {
+    const parquet = readFileSync(new URL("../data/fixtures/chats.parquet", import.meta.url));
+    await expect(rows("-", Readable.from([parquet]))).rejects.toMatchObject({
+      code: "data-kind",
+      hint: "Parquet is read from its end: write it to a file first.",
+    });
   });
 
   it("closes a stream that is not read to its end", async () => {

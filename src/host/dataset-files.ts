@@ -100,7 +100,10 @@ function chunksOf(file: string): Chunks {
   return stream.pipe(unzipped);
 }
 
-/** A stream has no name: `[` begins a JSON array, `{` JSON Lines, a line of known columns a table, all else is text. */
+/**
+ * A stream has no name: `[` begins a JSON array, `{` JSON Lines, a line of known columns (or `text` alone, with lines
+ * after it) a table, all else is text.
+ */
 async function* readStream(input: Chunks): SourceRows {
   const iterator = input[Symbol.asyncIterator]();
   const head: Uint8Array[] = [];
@@ -127,7 +130,7 @@ async function* readStream(input: Chunks): SourceRows {
 /** Characters in which a header line must end. */
 const LONGEST_HEADER = 65_536;
 /** Columns that tell a table by its header line. */
-const HEADERS = [["prompt", "completion"], ["instruction", "output"], ["messages"], ["conversations"]]; // prettier-ignore
+const HEADERS = [["prompt", "completion"], ["instruction", "output"], ["messages"], ["conversations"], ["text", "label"]]; // prettier-ignore
 
 function streamReader(start: string): Reader {
   if (start.startsWith("[")) return readJson;
@@ -135,6 +138,7 @@ function streamReader(start: string): Reader {
   if (start.startsWith("PAR1"))
     throw new LorikeetError("data-kind", "Expected JSON, a table or text in the stream, got Parquet", { hint: "Parquet is read from its end: write it to a file first." }); // prettier-ignore
   const line = /^.*/.exec(start)![0];
+  if (/^(text|"text")\r?\n/.test(start)) return READERS[".csv"]!;
   const delimiter = [",", "\t"].find((separator) => {
     const cells = line.split(separator).map((cell) => cell.replace(/^"(.*)"$/, "$1"));
     return HEADERS.some((columns) => columns.every((column) => cells.includes(column)));
