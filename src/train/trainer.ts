@@ -1,9 +1,9 @@
 import type { Program } from "../backends/backend.ts";
-import { LorikeetError } from "../errors.ts";
 import { hash32 } from "../tensor/random.ts";
 import { tensor } from "../tensor/tensor.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
 import { adamw } from "./optimizer.ts";
+import { failOn, rowsIn } from "./non-finite-loss.ts";
 import { programCache } from "./program-cache.ts";
 import type { Batch, RunState, TrainSetup, Window } from "./setup.ts";
 
@@ -168,33 +168,12 @@ async function runWindow(
   return { loss, broken };
 }
 
-/** Rows that are named. */
-const NAMED = 8;
-
-/** The rows of `window`'s batches with `numbers`, as messages have them. */
-function rowsIn(window: Window, numbers = window.numbers ?? [...window.batches.keys()]): string {
-  const rows = [...new Set(numbers.flatMap((number) => window.rows?.[number] ?? []))];
-  if (rows.length === 0) return "";
-  const rest = rows.length > NAMED ? ` and ${rows.length - NAMED} more` : "";
-  return ` (${rows.slice(0, NAMED).join(", ")}${rest})`;
-}
-
 /** `batch` with its loss weights, and so its gradients, `factor` times as large. */
 function scaled(batch: Batch, factor: number): Batch {
   if (factor === 1) return batch;
   const weights = batch["loss_weights"]!;
   const data = Float32Array.from(weights.data as Float32Array, (weight) => weight * factor);
   return { ...batch, loss_weights: tensor("f32", weights.shape, data) };
-}
-
-async function failOn(setup: TrainSetup, state: RunState, wanted: string): Promise<never> {
-  await setup.engine.clearGradients();
-  const path = state.step > 0 ? await setup.save(state, "end") : undefined;
-  throw new LorikeetError("non-finite-loss", `Expected ${wanted}`, {
-    hint: `Lower the learning rate or max_grad_norm, or look for broken rows at that place in the data.${
-      path ? ` The state of step ${state.step} is kept in ${path}.` : ""
-    }`,
-  });
 }
 
 const CHECKPOINTED: TrainEvent = {
