@@ -248,3 +248,8 @@ test("the page of settings has a row for each key, and its example is valid", ()
   const example = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? "";
   expect(checkTrainConfig(parse(example) as Record<string, unknown>).r).toBe(16);
 });
+
+test("an epsilon of 0 is refused: AdamW would divide 0 by 0 where there is no gradient, as torch does", () => {
+  for (const adam_epsilon of [0, -1e-8])
+    expect(failure({ data: "a.jsonl", adam_epsilon }).message).toMatch(/adam_epsilon.*above 0/s);
+});
