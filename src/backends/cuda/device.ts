@@ -64,6 +64,8 @@ export interface Device {
   free(): number;
   /** Addresses of what was allocated for this device's work and not freed. */
   readonly owned: Set<number>;
+  /** Gives back what else was made for this device's work and is still there: graphs, descriptors, modules. */
+  readonly releases: Set<() => void>;
   /** Waits without blocking the event loop. */
   settled(): Promise<void>;
   dispose(): void;
@@ -90,11 +92,13 @@ export function openDevice(index: number): Device {
   call.cuStreamCreate(out64, 1);
   const stream = out64[0]!;
   const owned = new Set<number>();
+  const releases = new Set<() => void>();
   return {
     info,
     driver,
     stream,
     owned,
+    releases,
     free: () => (call.cuMemGetInfo_v2(out64.subarray(0, 1), out64.subarray(1)), Number(out64[0])),
     async settled() {
       for (;;) {
@@ -104,9 +108,12 @@ export function openDevice(index: number): Device {
         await new Promise((resolve) => setImmediate(resolve));
       }
     },
-    // the context stays: compiled kernels and library handles of this process live in it
+    // the context stays: library handles of this process live in it
     dispose() {
       raw.cuStreamSynchronize(stream);
+      // graphs before the modules whose kernels they launch
+      for (const release of [...releases].reverse()) release();
+      releases.clear();
       for (const address of owned) raw.cuMemFree_v2(address);
       owned.clear();
       raw.cuStreamDestroy_v2(stream);
@@ -160,9 +167,13 @@ export function capture(device: Device, enqueue: () => void): CapturedGraph {
   call.cuGraphInstantiateWithFlags(out64, graph, 0);
   const executable = out64[0]!;
   call.cuGraphDestroy(graph);
+  const release = (): void => void device.driver.raw.cuGraphExecDestroy(executable);
+  device.releases.add(release);
   return {
     launch: () => void call.cuGraphLaunch(executable, device.stream),
-    dispose: () => void call.cuGraphExecDestroy(executable),
+    dispose() {
+      if (device.releases.delete(release)) release();
+    },
   };
 }
 

@@ -109,6 +109,9 @@ function choose(
   operands: GemmOperands,
 ): Gemm {
   const descriptors = describe(lt, spec);
+  device.releases.add(() => {
+    destroy(lt, descriptors);
+  });
   setScales(lt, descriptors, operands);
   const algorithms = heuristics(lt, descriptors);
   if (algorithms.length === 0)
@@ -211,6 +214,11 @@ function describe({ call }: CublasLt, spec: GemmSpec): Descriptors {
     c: layout(outType, [M, N], spec.ldc, batch?.c),
     d: layout(outType, [M, N], spec.ldd, batch?.d),
   };
+}
+
+function destroy({ raw }: CublasLt, { operation, a, b, c, d }: Descriptors): void {
+  raw.cublasLtMatmulDescDestroy(operation);
+  for (const layout of [a, b, c, d]) raw.cublasLtMatrixLayoutDestroy(layout);
 }
 
 type Sides = readonly [rows: number, columns: number];

@@ -36,10 +36,12 @@ export interface Module {
 const MAX_SHARED_ATTRIBUTE = 8;
 const read = (file: string): string =>
   readFileSync(new URL(`./kernels/${file}.cu`, import.meta.url), "utf8");
+const loaded = new WeakMap<Device, Map<string, Module>>();
 let packed: { parameters: NativeMemory; extra: BigUint64Array; size: BigUint64Array } | undefined;
 
 /**
- * Compiles `files` of `kernels/` (or the text `source`) with `defines`, after the prelude.
+ * Compiles `files` of `kernels/` (or the text `source`) with `defines`, after the prelude. Equal code is one module of
+ * the device, until that is disposed.
  * @throws LorikeetError `cuda-compile` with the compiler's log
  */
 export function loadModule(
@@ -56,10 +58,30 @@ export function loadModule(
     "--std=c++17",
     ...Object.entries(defines).map(([key, value]) => `-D${key}=${value}`),
   ];
-  const code = cached(text, options, name);
-  device.driver.call.cuModuleLoadData(out64, code);
+  const key = createHash("sha256")
+    .update([openCompiler().version, ...options, text].join("\0"))
+    .digest("hex")
+    .slice(0, 32);
+  const modules = loaded.get(device) ?? new Map<string, Module>();
+  loaded.set(device, modules);
+  const module = modules.get(key) ?? moduleOf(device, compiled(key, text, options, name));
+  modules.set(key, module);
+  return module;
+}
+
+function moduleOf(device: Device, code: Uint8Array): Module {
+  const { call, raw } = device.driver;
+  call.cuModuleLoadData(out64, code);
   const module = out64[0]!;
-  return { kernel: (kernel, parameters) => makeKernel(device, module, kernel, parameters) };
+  device.releases.add(() => void raw.cuModuleUnload(module));
+  const functions = new Map<string, DeviceFunction>();
+  return {
+    kernel(name, parameters) {
+      const known = functions.get(name) ?? functionOf(device, module, name);
+      functions.set(name, known);
+      return makeKernel(device, known, name, parameters);
+    },
+  };
 }
 
 /** Folder of compiled kernels: LORIKEET_CACHE, else XDG_CACHE_HOME or ~/.cache, then lorikeet/cuda. */
@@ -70,17 +92,13 @@ export function cacheFolder(): string {
   return join(root, "cuda");
 }
 
-function cached(text: string, options: readonly string[], name: string): Uint8Array {
-  const compiler = openCompiler();
-  const key = createHash("sha256")
-    .update([compiler.version, ...options, text].join("\0"))
-    .digest("hex")
-    .slice(0, 32);
+/** The cubin of `text`, from the disk where it is kept by `key`. */
+function compiled(key: string, text: string, options: readonly string[], name: string): Uint8Array {
   const path = join(cacheFolder(), `${key}.cubin`);
   try {
     return readFileSync(path);
   } catch {
-    const { cubin } = compiler.compile(name, text, options);
+    const { cubin } = openCompiler().compile(name, text, options);
     keep(path, cubin);
     return cubin;
   }
@@ -98,11 +116,25 @@ function keep(path: string, bytes: Uint8Array): void {
   }
 }
 
-function makeKernel(device: Device, module: bigint, name: string, parameters: string): Kernel {
+/** A function of a module, and the dynamic shared memory that it may take; all its kernels see the same limit. */
+interface DeviceFunction {
+  readonly handle: bigint;
+  optedIn: number;
+}
+
+function functionOf(device: Device, module: bigint, name: string): DeviceFunction {
+  device.driver.call.cuModuleGetFunction(out64, module, name);
+  // below the 48 KiB that need no permission, as static arrays count too
+  return { handle: out64[0]!, optedIn: 32 << 10 };
+}
+
+function makeKernel(
+  device: Device,
+  code: DeviceFunction,
+  name: string,
+  parameters: string,
+): Kernel {
   const { call } = device.driver;
-  call.cuModuleGetFunction(out64, module, name);
-  const handle = out64[0]!;
-  let optedIn = 32 << 10; // below the 48 KiB that need no permission, as static arrays count too
   return {
     name,
     launch(grid, threads, values, sharedBytes = 0) {
@@ -111,13 +143,27 @@ function makeKernel(device: Device, module: bigint, name: string, parameters: st
           "cuda-launch",
           `Expected ${parameters.length} parameters for ${name}, got ${values.length}`,
         );
-      if (sharedBytes > optedIn) {
-        call.cuFuncSetAttribute(handle, MAX_SHARED_ATTRIBUTE, sharedBytes);
-        optedIn = sharedBytes;
+      if (sharedBytes > code.optedIn) {
+        call.cuFuncSetAttribute(code.handle, MAX_SHARED_ATTRIBUTE, sharedBytes);
+        code.optedIn = sharedBytes;
       }
       const extra = pack(parameters, values);
       const [x, y = 1, z = 1] = grid;
-      call.cuLaunchKernel(handle, x, y, z, threads, 1, 1, sharedBytes, device.stream, null, extra);
+      call.cuLaunchKernel(
+        ...([
+          code.handle,
+          x,
+          y,
+          z,
+          threads,
+          1,
+          1,
+          sharedBytes,
+          device.stream,
+          null,
+          extra,
+        ] as const),
+      );
     },
   };
 }
