@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 
 const cache = new URL("../node_modules/.cache/typescript-hooks/", import.meta.url);
@@ -18,7 +18,7 @@ async function transpiled(url, text) {
     return await readFile(file, "utf8");
   } catch {
     const code = await transpile(url, text);
-    const temporary = new URL(`${key}.${process.pid}.tmp`, cache);
+    const temporary = new URL(`${key}.${randomUUID()}.tmp`, cache);
     await mkdir(cache, { recursive: true });
     await writeFile(temporary, code);
     await rename(temporary, file);

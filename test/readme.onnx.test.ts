@@ -45,13 +45,10 @@ test("the README's layer learns, merges within 1e-5 and comes back bit for bit",
   const [, layer, ...others] = blocks("ts");
   expect(others).toEqual([]);
   const folder = await mkdtemp(join(tmpdir(), "lorikeet-readme-"));
-  // all 32 rows are compared in lora-layer.test.ts
-  expect(layer).toContain("waves(32, 128, 768)");
-  const smaller = layer!.replace("waves(32,", "waves(2,");
-  const [losses = "", distances = ""] = (await run(folder, smaller)).split("\n");
+  const [losses = "", distances = ""] = (await run(folder, layer!)).split("\n");
   const [first, last] = losses.split(" ").map(Number);
   expect(last).toBeLessThan(0.9 * first!);
-  const [, merged, restored] = /^\[ 2, 128, 512 \] (\S+) (\S+)$/.exec(distances) ?? [];
+  const [, merged, restored] = /^\[ 32, 128, 512 \] (\S+) (\S+)$/.exec(distances) ?? [];
   expect(Number(merged)).toBeLessThanOrEqual(1e-5);
   expect(Number(merged)).toBeGreaterThan(0); // the adapter is part of the result
   expect(restored).toBe("0");

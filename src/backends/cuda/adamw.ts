@@ -29,11 +29,11 @@ export function openUpdater(store: Store, module: Module, sum: GradientSum): Upd
     norm: module.kernel("gradient_norm", "pppi"),
     adamw: module.kernel("adamw", "pppppppp"),
   };
-  const sums = allocateDevice(device, NORM_BLOCKS * 4 * 8, "gradient norms");
   const hyper = allocateDevice(device, 64, "optimizer settings");
   const norm = hyper + NORM_AT;
   const pinned = allocatePinned(device, 64);
   const settings = new Float32Array(pinned.buffer);
+  let sums = 0;
   let graph: CapturedGraph | undefined;
   let scales = "";
 
@@ -44,6 +44,8 @@ export function openUpdater(store: Store, module: Module, sum: GradientSum): Upd
     }
     graph?.dispose();
     graph = undefined;
+    if (sums !== 0) freeDevice(device, sums);
+    sums = allocateDevice(device, NORM_BLOCKS * 4 * buckets.length, "gradient norms");
   }
 
   function enqueue(): void {
