@@ -30,7 +30,7 @@ export async function* readCsv(
 
   let isBare = true;
   for await (const { info, record } of parser as AsyncIterable<Parsed>) {
-    if (repeatedIn(header) !== undefined) break;
+    if (isBare && repeatedIn(header) !== undefined) break; // at the first row, not at each
     isBare = false;
     const breaks = Object.values(record).join("").split("\n").length - 1;
     const line = info.lines - breaks;
