@@ -4,39 +4,20 @@ import { adapterFromKohya } from "../src/adapter/formats/kohya.ts";
 import { attachImageAdapter } from "../src/adapter/image-adapter.ts";
 import { peftKey } from "../src/adapter/adapter.ts";
 import { createOnnxEngine } from "../src/backends/onnx/engine.ts";
-import {
-  denoised,
-  givenCondition,
-  type PipelineConfigs,
-} from "../src/diffusion/pipeline-graphs.ts";
-import { noiseSchedule } from "../src/diffusion/noise-schedule.ts";
-import { noisyFeeds } from "../src/diffusion/noisy-batch.ts";
-import { type PredictionType, schedulerConfig } from "../src/diffusion/scheduler-config.ts";
+import { denoised, givenCondition } from "../src/diffusion/pipeline-graphs.ts";
 import { insertLora, loraCandidates } from "../src/passes/lora.ts";
 import { convert, toFloat64 } from "../src/tensor/convert.ts";
 import type { Tensor } from "../src/tensor/tensor.ts";
 import { denoiseShape, imageTrainingGraph, type ImagePlan } from "../src/train/image-plan.ts";
 import {
-  diffusionPart,
   farthest,
-  feedsOf,
   readLoraFile,
   readTensors,
+  trainingBatch,
+  unetFixture,
 } from "./support/diffusion.ts";
 
 const norm = (value: Tensor): number => Math.hypot(...toFloat64(value));
-
-async function base(name: string): Promise<{
-  configs: PipelineConfigs;
-  weights: Awaited<ReturnType<typeof diffusionPart>>["weights"];
-  feeds: Record<string, Tensor>;
-}> {
-  const { config, weights, expected } = await diffusionPart(`${name}/unet`, (key) => `unet.${key}`);
-  const names = ["sample", "timestep", "encoder_hidden_states"];
-  const isXl = expected.has("time_ids");
-  const feeds = feedsOf(expected, [...names, ...(isXl ? ["text_embeds", "time_ids"] : [])]);
-  return { configs: { unet: config, vae: {}, textEncoders: [] }, weights, feeds };
-}
 
 describe.each([
   ["sd1-attention", "pytorch_lora_weights", adapterFromDiffusers],
@@ -47,7 +28,7 @@ describe.each([
   ["sdxl-attention", "pytorch_lora_weights", adapterFromDiffusers],
 ] as const)("%s as %s", (name, file, read) => {
   it("changes the UNet as in diffusers", async () => {
-    const { configs, weights, feeds } = await base(name.split("-")[0]!);
+    const { configs, weights, feeds } = await unetFixture(name.split("-")[0]!);
     const expected = await readTensors(`lora/${name}/expected.safetensors`);
     const lora = await readLoraFile(`lora/${name}/${file}.safetensors`);
     const wide = { ...lora, metadata: alphaOf(file, lora.metadata) };
@@ -82,7 +63,7 @@ describe.each(["sd1-attention", "sdxl-attention"])("training %s", (name) => {
     ["v_prediction", false],
     ["v_prediction", true],
   ] as const)("on %s, min-SNR %s: diffusers' loss and gradients", async (prediction, weighted) => {
-    const { configs, weights, feeds } = await base(name.split("-")[0]!);
+    const { configs, weights, feeds } = await unetFixture(name.split("-")[0]!);
     const expected = await readTensors(`lora/${name}/expected.safetensors`);
     const lora = await readLoraFile(`lora/${name}/pytorch_lora_weights.safetensors`);
     const shape = denoiseShape(feeds);
@@ -117,31 +98,3 @@ describe.each(["sd1-attention", "sdxl-attention"])("training %s", (name) => {
     await engine.dispose();
   });
 });
-
-/** The feeds of a step on the fixture's clean latents, noise and times. */
-function trainingBatch(
-  feeds: Record<string, Tensor>,
-  noise: Tensor,
-  prediction: PredictionType,
-  weighted: boolean,
-): Record<string, Tensor> {
-  const schedule = noiseSchedule(
-    schedulerConfig({ beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" }),
-  );
-  const { shape, data } = feeds["sample"]!;
-  const [count, ...latents] = shape as [number, number, number, number];
-  const size = data.length / count;
-  const row = (value: Tensor, i: number): Float32Array =>
-    (value.data as Float32Array).subarray(i * size, (i + 1) * size);
-  const rows = Array.from({ length: count }, (_, i) => ({
-    clean: row(feeds["sample"]!, i),
-    noise: row(noise, i),
-    t: Number(feeds["timestep"]!.data[i]),
-    weight: 1 / count,
-  }));
-  const snrGamma = weighted ? 5 : undefined;
-  return {
-    ...feeds,
-    ...noisyFeeds(rows, latents, { schedule, prediction, snrGamma, noiseOffset: 0 }),
-  };
-}

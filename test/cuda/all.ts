@@ -7,6 +7,7 @@ import { checks as curve } from "./curve.ts";
 import { checks as decode } from "./decode.ts";
 import { checks as fp8 } from "./fp8.ts";
 import { checks as golden } from "./golden.ts";
+import { checks as images } from "./images.ts";
 import { checks as memory } from "./memory.ts";
 import { checks as ops } from "./ops.ts";
 import { checks as quantize } from "./quantize.ts";
@@ -22,6 +23,7 @@ export const allChecks: readonly Check[] = [
   ...skinny,
   ...decode,
   ...golden,
+  ...images,
   ...replay,
   ...communicator,
   ...commands,

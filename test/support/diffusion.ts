@@ -4,6 +4,10 @@ import type { Engine, Program, Tensors, WeightSource } from "../../src/backends/
 import type { LoraFile } from "../../src/adapter/formats/lora-file.ts";
 import { createOnnxEngine } from "../../src/backends/onnx/engine.ts";
 import { decodeSafetensors } from "../../src/formats/safetensors.ts";
+import { noiseSchedule } from "../../src/diffusion/noise-schedule.ts";
+import { noisyFeeds } from "../../src/diffusion/noisy-batch.ts";
+import type { PipelineConfigs } from "../../src/diffusion/pipeline-graphs.ts";
+import { type PredictionType, schedulerConfig } from "../../src/diffusion/scheduler-config.ts";
 import type { Graph } from "../../src/ir/graph.ts";
 import type { HfConfig } from "../../src/models/config.ts";
 import { convert, toFloat64 } from "../../src/tensor/convert.ts";
@@ -82,6 +86,47 @@ export function feedsOf(
       return [name, convert(value, name.endsWith("ids") && name !== "time_ids" ? "i64" : "f32")];
     }),
   );
+}
+
+/** The UNet of the fixture `name`, and the feeds of its graph. */
+export async function unetFixture(name: string): Promise<{
+  configs: PipelineConfigs;
+  weights: WeightSource;
+  feeds: Record<string, Tensor>;
+}> {
+  const { config, weights, expected } = await diffusionPart(`${name}/unet`, (key) => `unet.${key}`);
+  const names = ["sample", "timestep", "encoder_hidden_states"];
+  const isXl = expected.has("time_ids");
+  const feeds = feedsOf(expected, [...names, ...(isXl ? ["text_embeds", "time_ids"] : [])]);
+  return { configs: { unet: config, vae: {}, textEncoders: [] }, weights, feeds };
+}
+
+/** The feeds of a step on the fixture's clean latents, noise and times. */
+export function trainingBatch(
+  feeds: Record<string, Tensor>,
+  noise: Tensor,
+  prediction: PredictionType,
+  weighted: boolean,
+): Record<string, Tensor> {
+  const schedule = noiseSchedule(
+    schedulerConfig({ beta_start: 0.00085, beta_end: 0.012, beta_schedule: "scaled_linear" }),
+  );
+  const { shape, data } = feeds["sample"]!;
+  const [count, ...latents] = shape as [number, number, number, number];
+  const size = data.length / count;
+  const row = (value: Tensor, i: number): Float32Array =>
+    (value.data as Float32Array).subarray(i * size, (i + 1) * size);
+  const rows = Array.from({ length: count }, (_, i) => ({
+    clean: row(feeds["sample"]!, i),
+    noise: row(noise, i),
+    t: Number(feeds["timestep"]!.data[i]),
+    weight: 1 / count,
+  }));
+  const snrGamma = weighted ? 5 : undefined;
+  return {
+    ...feeds,
+    ...noisyFeeds(rows, latents, { schedule, prediction, snrGamma, noiseOffset: 0 }),
+  };
 }
 
 /** Largest absolute difference of two tensors. */
