@@ -1,9 +1,9 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { readJsonl } from "../data/read/jsonl.ts";
 import { readPlainText } from "../data/read/text.ts";
 import { listFiles, readDataset } from "./dataset-files.ts";
@@ -226,12 +226,31 @@ describe("readDataset", () => {
     expect(await rows("-", Readable.from(pieces))).toEqual(expected);
   });
 
-  it("refuses Parquet in a stream, and says what to do", async () => {
+  it("reads Parquet in a stream by way of a temporary file, and leaves none", async () => {
     const parquet = readFileSync(new URL("../data/fixtures/chats.parquet", import.meta.url));
-    await expect(rows("-", Readable.from([parquet]))).rejects.toMatchObject({
-      code: "data-kind",
-      hint: "Parquet is read from its end: write it to a file first.",
-    });
+    const temporary = mkdtempSync(join(folder, "tmp-"));
+    vi.stubEnv("TMPDIR", temporary);
+    const pieces = (data: Buffer): Readable =>
+      Readable.from(Array.from({ length: 100 }, (_, i) => data.subarray(70 * i, i < 99 ? 70 * (i + 1) : undefined))); // prettier-ignore
+    expect(await rows("-", pieces(parquet))).toEqual(await rows(put("a.parquet", parquet)));
+    expect(await rows("-", pieces(parquet.subarray(0, 700)))).toEqual([
+      expect.stringMatching(/^0! data-syntax Expected a whole Parquet file, got: /),
+    ]);
+    for await (const { place } of readDataset(["-"], pieces(parquet))) {
+      expect(place).toEqual({ file: "stdin", line: 1 });
+      break;
+    }
+    const broken = Readable.from(
+      (function* () {
+        yield parquet.subarray(0, 700);
+        throw new Error("the pipe broke");
+      })(),
+    );
+    await expect(rows("-", broken)).rejects.toThrow("the pipe broke");
+    expect(readdirSync(temporary)).toEqual([]);
+    vi.stubEnv("TMPDIR", join(temporary, "nowhere"));
+    await expect(rows("-", pieces(parquet))).rejects.toMatchObject({ code: "file-not-found" });
+    vi.unstubAllEnvs();
   });
 
   it("closes a stream that is not read to its end", async () => {

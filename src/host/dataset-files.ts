@@ -11,6 +11,7 @@ import { LorikeetError, nearest } from "../errors.ts";
 import { asFileError } from "./file-errors.ts";
 import { fileSource } from "./files.ts";
 import { readCsv } from "./read-csv.ts";
+import { readStream, STREAM } from "./read-stream.ts";
 
 type Chunks = AsyncIterable<Uint8Array>;
 type Reader = (file: string, chunks: Chunks) => AsyncIterable<SourceRow>;
@@ -44,7 +45,7 @@ export async function* readDataset(
       isEmpty = false;
       yield row;
     }
-    if (isEmpty) yield { place: { file: file === "-" ? "stdin" : file, line: 0 }, fault: empty() };
+    if (isEmpty) yield { place: { file: file === "-" ? STREAM : file, line: 0 }, fault: empty() };
   }
 }
 
@@ -98,53 +99,6 @@ function chunksOf(file: string): Chunks {
   const unzipped = createGunzip();
   stream.on("error", (error) => unzipped.destroy(error));
   return stream.pipe(unzipped);
-}
-
-/**
- * A stream has no name: `[` begins a JSON array, `{` JSON Lines, a line of known columns (or `text` alone, with lines
- * after it) a table, all else is text.
- */
-async function* readStream(input: Chunks): SourceRows {
-  const iterator = input[Symbol.asyncIterator]();
-  const head: Uint8Array[] = [];
-  const decoder = new TextDecoder();
-  let start = "";
-  while (!/^[[{]|\n/.test(start) && start.length < LONGEST_HEADER) {
-    const next = await iterator.next();
-    if (next.done) break;
-    head.push(next.value);
-    start = (start + decoder.decode(next.value, { stream: true })).trimStart();
-  }
-  async function* whole(): AsyncGenerator<Uint8Array> {
-    try {
-      yield* head;
-      for (let next = await iterator.next(); !next.done; next = await iterator.next())
-        yield next.value;
-    } finally {
-      await iterator.return?.(); // or a stream that is not read to its end keeps the process alive
-    }
-  }
-  yield* streamReader(start)("stdin", whole());
-}
-
-/** Characters in which a header line must end. */
-const LONGEST_HEADER = 65_536;
-/** Columns that tell a table by its header line. */
-const HEADERS = [["prompt", "completion"], ["instruction", "output"], ["messages"], ["conversations"], ["text", "label"]]; // prettier-ignore
-
-function streamReader(start: string): Reader {
-  if (start.startsWith("[")) return readJson;
-  if (start.startsWith("{")) return readJsonl;
-  if (start.startsWith("PAR1"))
-    throw new LorikeetError("data-kind", "Expected JSON, a table or text in the stream, got Parquet", { hint: "Parquet is read from its end: write it to a file first." }); // prettier-ignore
-  const line = /^.*/.exec(start)![0];
-  if (/^(text|"text")\r?\n/.test(start)) return READERS[".csv"]!;
-  const delimiter = [",", "\t"].find((separator) => {
-    const cells = line.split(separator).map((cell) => cell.replace(/^"(.*)"$/, "$1"));
-    return HEADERS.some((columns) => columns.every((column) => cells.includes(column)));
-  });
-  if (delimiter === undefined) return readPlainText;
-  return (file, chunks) => readCsv(file, chunks, delimiter);
 }
 
 function isGzipError(cause: unknown): boolean {

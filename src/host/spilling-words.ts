@@ -1,8 +1,6 @@
-import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { memoryWords, type WordStore } from "../data/example-store.ts";
-import { asFileError } from "./file-errors.ts";
+import { temporaryFile } from "./temporary-file.ts";
 
 /** Words kept in memory before a temporary file takes over: 256 MiB. */
 const IN_MEMORY = 2 ** 26;
@@ -33,25 +31,12 @@ export function spillingWords(limit: number = IN_MEMORY, folder: string = tmpdir
 
 /** Words from number `first` on in a file of their own. */
 async function fileWords(folder: string, first: number): Promise<WordStore> {
-  const guard = async <T>(work: Promise<T>): Promise<T> => {
-    try {
-      return await work;
-    } catch (cause) {
-      throw asFileError(cause, folder, "written");
-    }
-  };
-  const own = await guard(mkdtemp(join(folder, "lorikeet-data-")));
-  const handle = await guard(open(join(own, "samples"), "w+"));
-  const remove = (): Promise<void> => rm(own, { recursive: true, force: true });
-  // where an open file may lose its name (not on Windows) nothing is left behind, however the process ends
-  await remove().catch(() => undefined);
+  const file = await temporaryFile("the temporary file of the data set", folder);
   const buffer = new Int32Array(BUFFER);
   let buffered = 0;
-  let written = 0;
   const flush = async (): Promise<void> => {
     if (buffered === 0) return;
-    await guard(writeAll(handle, bytesOf(buffer.subarray(0, buffered)), written * 4));
-    written += buffered;
+    await file.append(new Uint8Array(buffer.buffer, 0, 4 * buffered));
     buffered = 0;
   };
   return {
@@ -66,32 +51,9 @@ async function fileWords(folder: string, first: number): Promise<WordStore> {
     },
     async read(start, length) {
       await flush();
-      const words = new Int32Array(length);
-      await guard(readAll(handle, bytesOf(words), (start - first) * 4));
-      return words;
+      const bytes = await file.read((start - first) * 4, 4 * length);
+      return new Int32Array(bytes.buffer, 0, length);
     },
-    async dispose() {
-      await handle.close();
-      await remove();
-    },
+    dispose: () => file.dispose(),
   };
-}
-
-type Handle = Awaited<ReturnType<typeof open>>;
-
-function bytesOf(words: Int32Array): Uint8Array {
-  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-}
-
-async function writeAll(handle: Handle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length;)
-    done += (await handle.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
-}
-
-async function readAll(handle: Handle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length;) {
-    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, position + done);
-    if (bytesRead === 0) throw new Error("The temporary file of the data set was cut off");
-    done += bytesRead;
-  }
 }

@@ -145,6 +145,10 @@ function conflicts(config: TrainConfig): string[] {
   const warmsUp = config.warmup_steps > 0 || config.warmup_ratio > 0;
   const wrong: [boolean, string][] = [
     [
+      [...config.data, ...config.eval_data].filter((path) => path === "-").length > 1,
+      "Expected `-` (standard input) once in `data` and `eval_data`: a stream is read once.",
+    ],
+    [
       config.eval_data.length > 0 && config.validation_split > 0,
       "Expected one of `eval_data` and `validation_split`, got both.",
     ],

@@ -116,6 +116,12 @@ describe("checkTrainConfig", () => {
       );
   });
 
+  test("standard input can be read once", () => {
+    for (const data of [{ data: "-", eval_data: ["-"] }, { data: ["-", "-"] }])
+      expect(failure(data).message).toContain("Expected `-` (standard input) once");
+    expect(checkTrainConfig({ data: "-", eval_data: "held.jsonl" }).data).toEqual(["-"]);
+  });
+
   test("a key of Object's prototype is as unknown as any other", () => {
     expect(failure({ data: "a.jsonl", constructor: 1 }).message).toContain("`constructor`");
   });

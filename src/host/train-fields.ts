@@ -36,7 +36,7 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
   data: run(
     texts.refine((paths) => paths.length > 0),
     TEXTS,
-    "Training data: files or folders (.jsonl, .json, .csv, .parquet, .txt). Images: folders with metadata.jsonl (file_name, text) or a .txt beside each image.",
+    "Training data: files or folders (.jsonl, .json, .csv, .parquet, .txt), or - for standard input. Images: folders with metadata.jsonl (file_name, text) or a .txt beside each image.",
     "list",
   ),
   eval_data: run(texts.default([]), TEXTS, "Evaluation data, in the same formats.", "list"),
