@@ -58,6 +58,12 @@ describe("lorikeet", () => {
     expect(out).toMatch(/^Sample 1 of 5: \d+ tokens, \d+ trained\n<\|im_start\|>user\n/);
     const { err } = await lorikeet("data", "preview", path, "--train-on", "answers");
     expect(err).toContain("Expected `train_on` to be completion, prompt or all");
+    const unknown = await lorikeet("data", "preview", path, "--badoption");
+    expect(unknown.err).toContain("hint: `lorikeet data preview --help` lists its options");
+    const packed = await lorikeet("data", "preview", path, "--packing", "--count", "1");
+    expect(packed.out).toMatch(
+      /^Row 1 of \d+: \d+ samples, \d+ of 1024 tokens\n── Sample 1: tokens 0 to /,
+    );
   });
 
   test("generate refuses numbers that are none", async () => {

@@ -11,15 +11,16 @@ export async function runCommandLine(
 ): Promise<number> {
   const context: CliContext = { ...streams, exitCode: EXIT_CODES.ok };
   const args = argv.length === 0 ? ["--help"] : argv.map(withDashes);
+  let program: Command | undefined;
   try {
-    const program = await buildProgram(args, context);
+    program = await buildProgram(args, context);
     await program.parseAsync(args, { from: "user" });
     return context.exitCode;
   } catch (error) {
     const style = {
       debug: args.includes("--debug"),
       json: args.includes("--json"),
-      command: COMMANDS.find(({ name }) => name === calledIn(args))?.name,
+      command: program && commandPath(program, args),
     };
     return reportFailure(error, context, style);
   }
@@ -33,6 +34,17 @@ function withDashes(argument: string): string {
 /** The command that `args` call, or what stands in its place. */
 function calledIn(args: readonly string[]): string | undefined {
   return args.find((argument) => !argument.startsWith("-") && argument !== "help");
+}
+
+/** The names of the command that `args` call, and of the one within it: "data preview". */
+function commandPath(program: Command, args: readonly string[]): string | undefined {
+  const names: string[] = [];
+  let at = program;
+  for (const argument of args) {
+    const next = at.commands.find((command) => command.name() === argument);
+    if (next) names.push((at = next).name());
+  }
+  return names.length === 0 ? undefined : names.join(" ");
 }
 
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {

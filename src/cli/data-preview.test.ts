@@ -80,6 +80,43 @@ describe("data preview", () => {
     await expect(preview(rows)).rejects.toMatchObject({ code: "data-row" });
   });
 
+  it("shows which samples are packed into one row, and where each begins", async () => {
+    const rows = [chat("A bird."), chat("A\nbird."), chat("A bird that sings.")];
+    const lengths = { maxLength: 64, contextLength: 45, seed: 1 };
+    const packed = { ...lengths, packing: true };
+    expect(await preview(rows, packed)).toMatchInlineSnapshot(`
+      "Row 1 of 2: 1 sample, 19 of 45 tokens
+      ── Sample 1: tokens 0 to 18, 4 trained, chats.jsonl:1
+      <|im_start|>user
+      Who are you?<|im_end|>
+      <|im_start|>assistant
+      ⟦A bird.<|im_end|>⟧
+
+      Row 2 of 2: 2 samples, 43 of 45 tokens
+      ── Sample 1: tokens 0 to 21, 7 trained, chats.jsonl:3
+      <|im_start|>user
+      Who are you?<|im_end|>
+      <|im_start|>assistant
+      ⟦A bird that sings.<|im_end|>⟧
+      ── Sample 2: tokens 22 to 42, 6 trained, chats.jsonl:2
+      <|im_start|>user
+      Who are you?<|im_end|>
+      <|im_start|>assistant
+      ⟦A⟧
+      ⟦bird.<|im_end|>⟧
+
+      3 samples of 3 rows, 62 tokens, 17 of them trained (27.4 %), longest sample 22
+      What stands in ⟦ ⟧ is trained.
+      Warning: max_length is 64, the model sees 45 tokens: samples end there.
+      "
+    `);
+    const { packing, rows: shown } = JSON.parse(
+      await preview(rows, { ...packed, count: 1, json: true }),
+    ) as { packing: object; rows: { tokens: number; samples: { row: string }[] }[] };
+    expect(packing).toEqual({ rows: 2, capacity: 45 });
+    expect(shown).toHaveLength(1);
+  });
+
   it("gives the same as JSON", async () => {
     const { report, samples } = JSON.parse(await preview([chat("A bird.")], { json: true })) as {
       report: { samples: number; warnings: unknown[] };
