@@ -1,7 +1,9 @@
 import { stat } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { LorikeetError } from "../errors.ts";
+import { isFile } from "../host/files.ts";
 import { type DownloadProgress, fetchModel, isHubId } from "../host/hub.ts";
+import { folderOfPart } from "../host/model-kinds.ts";
 import { type Checkpoint, openFolder, openGgufModel } from "../host/open-checkpoint.ts";
 import { createModel, type Model } from "./model.ts";
 import type { DeviceOptions } from "./open-engine.ts";
@@ -35,13 +37,21 @@ async function openCheckpoint(
   if (info?.isFile() && reference.endsWith(".gguf")) return openGgufModel(reference);
   if (!info && isHubId(reference))
     return openFolder(await fetchModel(reference, { ...(onProgress && { onProgress }) }));
-  throw new LorikeetError(
-    "file-not-found",
-    `Expected a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}; found nothing at ${reference}`,
-    {
-      hint: "Check the path.",
-    },
-  );
+  throw await noModelAt(reference, `a model folder, a .gguf file, a hub id or ${EMBEDDED_MODELS.join(", ")}`); // prettier-ignore
+}
+
+/** The error for a `reference` that is no model: nothing is there, or a file of another kind. */
+async function noModelAt(reference: string, expected: string): Promise<LorikeetError> {
+  const isThere = await isFile(reference);
+  const got = isThere ? `got the file ${reference}` : `found nothing at ${reference}`;
+  const folder = await folderOfPart(reference);
+  return new LorikeetError("file-not-found", `Expected ${expected}; ${got}`, {
+    hint: !isThere
+      ? "Check the path."
+      : folder === reference
+        ? "A model is a folder with config.json and weights, not one of its files."
+        : `Give the folder that it belongs to: ${folder}`,
+  });
 }
 
 function embeddedFolder(name: string): string {

@@ -104,6 +104,22 @@ test("models: shards, quantized GGUF with its stored types, image pipelines", as
   expect(pipeline.out).toContain("unet.");
 });
 
+test("a file of a model or an adapter stands for its folder; of another one it is said what to give", async () => {
+  const kindOf = async (path: string): Promise<string> =>
+    (JSON.parse((await lorikeet("inspect", path, "--json")).out) as { kind: string }).kind;
+  for (const file of ["config.json", "model.safetensors", "tokenizer.json"])
+    expect(await kindOf(`models/storyteller-6m/${file}`)).toBe("model");
+  expect(await kindOf(`${ADAPTER}/adapter_config.json`)).toBe("adapter");
+  const pipeline = await lorikeet("inspect", "test/fixtures/diffusion/sd1/model_index.json");
+  expect(pipeline.out).toContain("Stable Diffusion");
+  const { code, err } = await lorikeet("inspect", "package.json");
+  expect(code).toBe(1);
+  expect(err).toContain("got the file package.json");
+  expect(err).toContain("A model is a folder with config.json and weights");
+  const generate = await lorikeet("generate", "-m", "models/storyteller-6m/config.json", "-p", "a");
+  expect(generate.err).toContain("hint: Give the folder that it belongs to: models/storyteller-6m");
+});
+
 test("nothing there is an error with a hint", async () => {
   const { code, err } = await lorikeet("inspect", "no-such-model");
   expect(code).toBe(1);

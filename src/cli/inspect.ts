@@ -6,7 +6,7 @@ import { loadModel, type LoadOptions } from "../api/load-model.ts";
 import { LorikeetError } from "../errors.ts";
 import { adapterPath } from "../host/adapter-formats.ts";
 import { isHubId } from "../host/hub.ts";
-import { findAdapter, type FoundAdapter } from "../host/model-kinds.ts";
+import { findAdapter, folderOfPart, type FoundAdapter } from "../host/model-kinds.ts";
 import { ggufSummary, storedBytes } from "../host/stored-files.ts";
 import type { WeightSource } from "../backends/backend.ts";
 import { formatShape } from "../tensor/shape.ts";
@@ -58,10 +58,11 @@ interface TensorType {
 }
 
 async function inspected(
-  what: string,
+  given: string,
   model: string | undefined,
   options: LoadOptions,
 ): Promise<Inspected> {
+  const what = await folderOfPart(given);
   const found = await findAdapter(what);
   if (found) return ofAdapter(found, model, options);
   if (await isPipeline(what)) return ofPipeline(await loadPipeline(what));

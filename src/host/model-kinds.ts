@@ -42,6 +42,19 @@ export async function isAdapter(path: string): Promise<boolean> {
   return (await isFile(join(path, MLX_FILE))) || (await peftFolder(path)) !== undefined;
 }
 
+/** Files that say what their folder is, one of which a model or an adapter has. */
+const MARKS = ["config.json", "adapter_config.json", "model_index.json"];
+/** Files that are a part of such a folder and nothing alone. */
+const PART = /\.json$|^(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)$/;
+
+/** The folder of the model or adapter that the file `path` is a part of (its config.json, a shard); `path` for all else. */
+export async function folderOfPart(path: string): Promise<string> {
+  if (!PART.test(basename(path)) || !(await isFile(path))) return path;
+  const folder = dirname(path);
+  const marks = await Promise.all(MARKS.map((name) => isFile(join(folder, name))));
+  return marks.includes(true) ? folder : path;
+}
+
 async function inFile(path: string): Promise<FoundAdapter | undefined> {
   if (path.endsWith(".gguf"))
     return (await ggufSummary(path)).isAdapter
