@@ -3,12 +3,14 @@
  * JSON line a preset with milliseconds a step, tokens/s, memory and, with `--profile`, where the time goes; with
  * `--peer=python3` then PEFT's on the same machine, and how many times faster we are. Options:
  * `--batch=N --seq=N --rank=N --steps=N --layers=N --checkpointing --base-dtype=bf16|f16|fp8|int8|nf4 --deterministic
- * --weights=FILE --decode`; the peer compiles its model with `--compile`.
+ * --weights=FILE --decode`; the peer compiles its model with `--compile`. Under mpirun or torchrun each process trains on a
+ * GPU of its own, gradients are summed, and the tokens of all count; rank 0 prints.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { cudaOptions, type EngineDType } from "../src/api/open-engine.ts";
 import type { CudaOptions } from "../src/backends/cuda/engine.ts";
+import { readRank } from "../src/host/ranks.ts";
 import { measureDecode } from "./cuda/measure-decode.ts";
 import { measureStep, type StepResult } from "./cuda/measure-step.ts";
 import { presets } from "./presets.ts";
@@ -26,9 +28,15 @@ const text = (key: string): string | undefined =>
 const option = (key: string, fallback: number): number => Number(text(key) ?? fallback);
 const baseDtype = (text("base-dtype") ?? "bf16") as EngineDType;
 
+const ranks = readRank();
+const print = (line: object): void => {
+  if (!ranks?.rank) console.log(JSON.stringify(line));
+};
+
 function optionsOf(): CudaOptions {
   const deterministic = flags.includes("--deterministic");
-  return { ...cudaOptions({ baseDtype }), deterministic };
+  const shared = { baseDtype, ...(ranks && { ranks }) };
+  return { ...cudaOptions(shared, ranks?.local), deterministic };
 }
 
 async function measure(name: string): Promise<StepResult> {
@@ -44,14 +52,14 @@ async function measure(name: string): Promise<StepResult> {
     ...{ checkpointing: flags.includes("--checkpointing"), options: optionsOf() },
     ...{ weights: text("weights"), profile: flags.includes("--profile") },
   };
-  const result = await measureStep(job);
+  const result = await measureStep(job, ranks?.size);
   const { batch, length, rank, checkpointing } = job;
   const about = { engine: "lorikeet", model: name, layers, batch, length, rank, checkpointing };
-  console.log(JSON.stringify({ ...about, base: baseDtype, ...result }));
+  print({ ...about, base: baseDtype, gpus: ranks?.size ?? 1, ...result });
   if (flags.includes("--decode")) {
     const ms = await measureDecode(config, optionsOf());
     const tokensPerSecond = Math.round(1000 / ms);
-    console.log(JSON.stringify({ model: name, decodeMs: Number(ms.toFixed(3)), tokensPerSecond }));
+    print({ model: name, decodeMs: Number(ms.toFixed(3)), tokensPerSecond });
   }
   return result;
 }
@@ -70,7 +78,7 @@ function runPeer(python: string, ours: ReadonlyMap<string, StepResult>): void {
   for (const line of lines) {
     const result = JSON.parse(line) as { model: string; ms: number };
     const ratio = Number((result.ms / ours.get(result.model)!.ms).toFixed(2));
-    console.log(JSON.stringify({ ...result, ratio }));
+    print({ ...result, ratio });
   }
   if (lines.length < ours.size) console.log(`peer failed: ${stderr.slice(-600)}`);
 }

@@ -42,8 +42,8 @@ export interface StepResult {
   readonly profile?: Readonly<Record<string, string>>;
 }
 
-/** Runs `job` and gives the GPU back. */
-export async function measureStep(job: StepJob): Promise<StepResult> {
+/** Runs `job` and gives the GPU back; `processes` do the same at once, and the tokens of all count. */
+export async function measureStep(job: StepJob, processes = 1): Promise<StepResult> {
   const { config, batch, length, checkpointing, options } = job;
   const plan = planOf(job);
   const shape = { batch, length, rows: batch * length, hasSegments: false };
@@ -68,7 +68,7 @@ export async function measureStep(job: StepJob): Promise<StepResult> {
   const gib = (bytes: number): number => round(bytes / 2 ** 30);
   const result: StepResult = {
     ...{ ms: round(ms), gpuMs: round(gpuMs), compileMs: Math.round(compileMs) },
-    tokensPerSecond: Math.round((batch * length) / (ms / 1000)),
+    tokensPerSecond: Math.round((processes * batch * length) / (ms / 1000)),
     usedGiB: gib(free - engine.device.free()),
     arenaGiB: gib(program.arenaBytes),
     weightsGiB: gib(engine.memory().weights),
