@@ -16,8 +16,9 @@ export function qwen2(config: HfConfig, sequence: Sequence): CausalLM {
 /** Sliding window of each layer: from `layer_types`, or the layers from `max_window_layers` on when windows are in use. */
 export function qwenWindows(config: HfConfig): (layer: number) => number {
   if (!flagField(config, "use_sliding_window", false)) return () => 0;
-  const window = numberField(config, "sliding_window", 0);
-  const types = config["layer_types"] as readonly string[] | undefined;
-  const first = numberField(config, "max_window_layers", 0);
+  const complete: HfConfig = { sliding_window: 4096, max_window_layers: 28, ...config };
+  const window = numberField(complete, "sliding_window", 0);
+  const types = config["layer_types"] as readonly string[] | null | undefined;
+  const first = numberField(complete, "max_window_layers");
   return (layer) => ((types ? types[layer] === "sliding_attention" : layer >= first) ? window : 0);
 }

@@ -7,7 +7,7 @@ import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
 import { sin } from "../ops/sin.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { type HfConfig, numberField } from "./config.ts";
+import { flagField, type HfConfig, numberField } from "./config.ts";
 
 /** How fast each pair of features turns with position, and the factor on its cosine and sine. */
 export interface Rotary {
@@ -50,6 +50,7 @@ export function rotaryOf(
     throw new LorikeetError(
       "model-config",
       `Expected rope_type in config.json to be ${Object.keys(scalings).join(", ")}, got ${type}`,
+      { hint: "Take a model with one of these; others are not built." },
     );
   return scaling(plain, parameters, { config, theta, dim: rotated, length });
 }
@@ -90,11 +91,11 @@ const scalings: Readonly<Record<string, Scaling>> = {
 };
 
 /** Llama 3.1: low frequencies divided by `factor`, high ones kept, a smooth passage between. */
-function llama3(plain: Float64Array, parameters: HfConfig): Rotary {
+function llama3(plain: Float64Array, parameters: HfConfig, { config }: Context): Rotary {
   const factor = numberField(parameters, "factor");
   const low = numberField(parameters, "low_freq_factor");
   const high = numberField(parameters, "high_freq_factor");
-  const context = numberField(parameters, "original_max_position_embeddings");
+  const { context } = contextsOf(parameters, config);
   const frequencies = plain.map((f) => {
     const turns = (context * f) / (2 * Math.PI);
     const share = Math.min(1, Math.max(0, (turns - low) / (high - low)));
@@ -105,32 +106,34 @@ function llama3(plain: Float64Array, parameters: HfConfig): Rotary {
 
 /** YaRN. https://arxiv.org/abs/2309.00071 */
 function yarn(plain: Float64Array, parameters: HfConfig, { config, theta, dim }: Context): Rotary {
-  const context = numberField(
-    parameters,
-    "original_max_position_embeddings",
-    numberField(config, "max_position_embeddings"),
-  );
-  const factor = numberField(parameters, "factor");
+  const { context, longest } = contextsOf(parameters, config);
+  const factor = numberField(parameters, "factor", longest / context);
+  const whole = flagField(parameters, "truncate", true);
   const featureOf = (turns: number): number =>
     (dim * Math.log(context / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
-  const start = Math.max(0, Math.floor(featureOf(numberField(parameters, "beta_fast", 32))));
-  const end = Math.min(dim - 1, Math.ceil(featureOf(numberField(parameters, "beta_slow", 1))));
+  const fast = featureOf(numberField(parameters, "beta_fast", 32));
+  const slow = featureOf(numberField(parameters, "beta_slow", 1));
+  const start = Math.max(0, whole ? Math.floor(fast) : fast);
+  const end = Math.min(dim - 1, whole ? Math.ceil(slow) : slow);
   const frequencies = plain.map((f, i) => {
-    const ramp = Math.min(1, Math.max(0, (i - start) / Math.max(end - start, 0.001)));
+    const ramp = Math.min(1, Math.max(0, (i - start) / (start === end ? 0.001 : end - start)));
     return (f / factor) * ramp + f * (1 - ramp);
   });
-  const attention = parameters["attention_factor"] as number | undefined;
-  return { frequencies, factor: attention ?? (factor > 1 ? 0.1 * Math.log(factor) + 1 : 1) };
+  return { frequencies, factor: yarnAttention(parameters, factor) };
+}
+
+/** The factor on cosine and sine: as given, or by the paper's formula, or DeepSeek's of two scales. */
+function yarnAttention(parameters: HfConfig, factor: number): number {
+  const scaled = (by: number): number => (factor > 1 ? 0.1 * by * Math.log(factor) + 1 : 1);
+  const scale = numberField(parameters, "mscale", 0);
+  const allDim = numberField(parameters, "mscale_all_dim", 0);
+  const usual = scale !== 0 && allDim !== 0 ? scaled(scale) / scaled(allDim) : scaled(1);
+  return numberField(parameters, "attention_factor", usual);
 }
 
 /** LongRoPE (Phi-3): a divisor for each frequency, one list for short and one for long sequences. */
 function longrope(plain: Float64Array, parameters: HfConfig, { config, length }: Context): Rotary {
-  const longest = numberField(config, "max_position_embeddings");
-  const context = numberField(
-    parameters,
-    "original_max_position_embeddings",
-    numberField(config, "original_max_position_embeddings", longest),
-  );
+  const { context, longest } = contextsOf(parameters, config);
   const divisors = parameters[
     length > context ? "long_factor" : "short_factor"
   ] as readonly number[];
@@ -138,4 +141,11 @@ function longrope(plain: Float64Array, parameters: HfConfig, { config, length }:
   const attention = parameters["attention_factor"] as number | undefined;
   const factor = attention ?? (ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(context)));
   return { frequencies: plain.map((f, i) => f / divisors[i]!), factor };
+}
+
+/** Tokens that the model was first trained on, and that it sees since; a length beside the parameters comes first. */
+function contextsOf(parameters: HfConfig, config: HfConfig): { context: number; longest: number } {
+  const longest = numberField(config, "max_position_embeddings");
+  const name = "original_max_position_embeddings";
+  return { longest, context: numberField(config, name, numberField(parameters, name, longest)) };
 }

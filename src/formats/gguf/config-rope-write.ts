@@ -31,7 +31,13 @@ const SCALINGS: Readonly<Record<string, ScalingWriter>> = {
   default: () => undefined,
   linear: (target, rope) => writeFactor(target, rope, "linear"),
   yarn: (target, rope) => {
+    for (const field of ["attention_factor", "mscale", "mscale_all_dim"])
+      if (typeof rope[field] === "number") throw cannotHold(`yarn's ${field}`);
+    if (rope["truncate"] === false) throw cannotHold("yarn's truncate: false");
     writeFactor(target, rope, "yarn");
+    for (const field of ["beta_fast", "beta_slow"])
+      if (typeof rope[field] === "number")
+        target.set(`rope.scaling.yarn_${field}`, "f32", rope[field]);
     target.set("rope.scaling.original_context_length", "u32", originalContext(target.config, rope));
   },
   llama3: ({ extraTensors }, rope, { theta, rotated }) => {

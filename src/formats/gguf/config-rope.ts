@@ -49,12 +49,23 @@ export function ropeParameters(
       rope_theta: theta,
       factor,
       ...(context === undefined ? {} : { original_max_position_embeddings: context }),
+      ...yarnTurns(metadata, key),
     };
   throw new LorikeetError(
     "unsupported-gguf",
     `Expected ${key("scaling.type")} to be none, linear or yarn, got "${type}"`,
     { hint: "Use the model's Hugging Face folder." },
   );
+}
+
+/** Turns between which YaRN passes from kept to stretched frequencies, where the file gives them. */
+function yarnTurns(metadata: GgufMetadata, key: (name: string) => string): Record<string, number> {
+  const found: Record<string, number> = {};
+  for (const field of ["beta_fast", "beta_slow"]) {
+    const turns = getNumber(metadata, key(`scaling.yarn_${field}`));
+    if (turns !== undefined) found[field] = turns;
+  }
+  return found;
 }
 
 /**

@@ -106,6 +106,11 @@ test("the old spelling of rope is written alike", () => {
     factor: 4,
     original_max_position_embeddings: 16,
   });
+  const scaled = (more: object): ModelConfig => ({ ...old, rope_scaling: { ...yarn.rope_scaling, ...more } }); // prettier-ignore
+  const turns = { beta_fast: 8, beta_slow: 2 };
+  expect(there(scaled(turns))["rope_parameters"]).toMatchObject(turns);
+  for (const unknown of [{ attention_factor: 0.9 }, { mscale: 1 }, { truncate: false }])
+    expect(() => there(scaled(unknown))).toThrow(/no place for yarn's (attention|mscale|truncate)/);
 });
 
 test("numbers that were rounded to f32 are told as they were written", () => {
