@@ -69,6 +69,8 @@ const ROUNDS = 7;
 const MIN_FLOPS_TO_TIME = 1e7;
 const REDUCTION_IN_COMPUTE_TYPE = 2;
 const SCALE_OF_ROWS = 3;
+/** The library takes addresses to be multiples of this, unless it is told otherwise. */
+const ALIGNMENT = 256;
 
 /** Products of one device: descriptors and chosen algorithms by spec. */
 export interface GemmPlanner {
@@ -93,7 +95,7 @@ export function gemmPlanner(device: Device): GemmPlanner {
   const known = new Map<string, Gemm>();
   return {
     plan(spec, operands) {
-      const key = JSON.stringify(spec);
+      const key = JSON.stringify([spec, alignmentsOf(operands)]);
       const found = known.get(key);
       if (found) return found;
       const gemm = choose({ lt, device, workspace }, spec, operands);
@@ -113,7 +115,7 @@ function choose(
     destroy(lt, descriptors);
   });
   setScales(lt, descriptors, operands);
-  const algorithms = heuristics(lt, descriptors);
+  const algorithms = heuristics(lt, descriptors, alignmentsOf(operands));
   if (algorithms.length === 0)
     throw new LorikeetError(
       "cuda-gemm",
@@ -228,7 +230,20 @@ function turned([rows, columns]: Sides, isTransposed: boolean): Sides {
   return isTransposed ? [columns, rows] : [rows, columns];
 }
 
-function heuristics(lt: CublasLt, { operation, a, b, c, d }: Descriptors): Uint8Array[] {
+/** The largest power of two, up to `ALIGNMENT`, that divides each address: of the library's a (our b), b, c and d. */
+function alignmentsOf({ a, b, c, d }: GemmOperands): number[] {
+  return [b, a, c, d].map((address) => {
+    let bytes = 1;
+    while (bytes < ALIGNMENT && address % (2 * bytes) === 0) bytes *= 2;
+    return bytes;
+  });
+}
+
+function heuristics(
+  lt: CublasLt,
+  { operation, a, b, c, d }: Descriptors,
+  alignments: readonly number[],
+): Uint8Array[] {
   const out = new BigUint64Array(1);
   lt.call.cublasLtMatmulPreferenceCreate(out);
   const preference = out[0]!;
@@ -239,6 +254,8 @@ function heuristics(lt: CublasLt, { operation, a, b, c, d }: Descriptors): Uint8
   set(PREFERENCE.maxWorkspace, BigUint64Array.of(BigInt(WORKSPACE)));
   // parts of a split sum are added in float32, never in the type of the result
   set(PREFERENCE.reductionSchemes, Uint32Array.of(REDUCTION_IN_COMPUTE_TYPE));
+  for (const [i, bytes] of alignments.entries())
+    if (bytes < ALIGNMENT) set(PREFERENCE.alignments[i]!, Uint32Array.of(bytes));
   const results = new Uint8Array(HEURISTIC.bytes * CANDIDATES);
   const count = new Int32Array(1);
   const status = lt.raw.cublasLtMatmulAlgoGetHeuristic(

@@ -72,8 +72,12 @@ export const DESC = {
 } as const;
 /** cublasLtMatrixLayoutAttribute_t. */
 export const LAYOUT = { batchCount: 5, batchStride: 6 } as const;
-/** cublasLtMatmulPreferenceAttributes_t. */
-export const PREFERENCE = { maxWorkspace: 1, reductionSchemes: 3 } as const;
+/** cublasLtMatmulPreferenceAttributes_t; `alignments` of a, b, c and d. */
+export const PREFERENCE = {
+  maxWorkspace: 1,
+  reductionSchemes: 3,
+  alignments: [5, 6, 7, 8],
+} as const;
 /** Bytes of cublasLtMatmulHeuristicResult_t, and where its fields are. */
 export const HEURISTIC = { bytes: 96, workspace: 64, state: 72 } as const;
 

@@ -1,5 +1,5 @@
 /** @file The loop of a generated kernel over the columns of a row, a vector at a time, and the stores in it. */
-import { elementOf, newScope, offsetOf, parameterOf, type Scope } from "./expression.ts";
+import { elementOf, newScope, offsetOf, parameterOf, type Scope, wide } from "./expression.ts";
 import { type Draft, packType, type Store } from "./kernel-draft.ts";
 import { coordinates, type Space } from "./kernel-space.ts";
 
@@ -71,15 +71,16 @@ export function storeElements(
     const element = elementOf(draft, node, indices, scope);
     const pointer = parameterOf(draft, value);
     const offset = offsetOf(value, indices, node.shape);
+    const text = wide(value, offset.text);
     if (width > 1 && offset.column === "unit") {
-      const target = `*(${packType(value, width)}*)(${pointer} + ${offset.text.replace(/\bc\b/g, "c0")})`;
+      const target = `*(${packType(value, width)}*)(${pointer} + ${text.replace(/\bc\b/g, "c0")})`;
       around.push(
         `@before ${packType(value, width)} o${i}${accumulate ? ` = ${target}` : ""};`,
         `@after ${target} = o${i};`,
       );
       scope.lines.push(`put(o${i}.at[e], ${accumulate ? `value(o${i}.at[e]) + ` : ""}${element});`);
     } else {
-      const at = `${pointer}[${offset.text}]`;
+      const at = `${pointer}[${text}]`;
       scope.lines.push(`put(${at}, ${accumulate ? `value(${at}) + ` : ""}${element});`);
     }
   }

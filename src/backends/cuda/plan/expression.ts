@@ -254,7 +254,7 @@ export function offsetOf(value: Value, indices: readonly Index[], shape: Shape):
 }
 
 /** `text` as an offset that cannot overflow 32 bits. */
-function wide(value: Value, text: string): string {
+export function wide(value: Value, text: string): string {
   const span = isDense(value) ? value.size : (value.size / value.cols) * value.ld;
   return span < 2 ** 32 ? text : text.replace(/(\w+)( \* \d+u \+)/, "(u64)$1$2");
 }
