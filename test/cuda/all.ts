@@ -8,6 +8,7 @@ import { checks as decode } from "./decode.ts";
 import { checks as fp8 } from "./fp8.ts";
 import { checks as golden } from "./golden.ts";
 import { checks as images } from "./images.ts";
+import { checks as lifetime } from "./lifetime.ts";
 import { checks as memory } from "./memory.ts";
 import { checks as ops } from "./ops.ts";
 import { checks as quantize } from "./quantize.ts";
@@ -25,6 +26,7 @@ export const allChecks: readonly Check[] = [
   ...golden,
   ...images,
   ...replay,
+  ...lifetime,
   ...communicator,
   ...commands,
   ...curve,

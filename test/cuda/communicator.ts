@@ -14,7 +14,7 @@ import {
   upload,
 } from "./check.ts";
 
-function checkSums(device: Device): string {
+async function checkSums(device: Device): Promise<string> {
   let version: string;
   try {
     ({ version } = openNccl());
@@ -26,7 +26,7 @@ function checkSums(device: Device): string {
   const ranks = openCommunicator(device, { rank: 0, size: 1, address: "127.0.0.1:29873" });
   ranks.addUp(at, 1000);
   const report = expectClose("values", download(device, at, "f32", [1000]), toFloat64(values), 0);
-  const sums = ranks.sum([0.1, -2]);
+  const sums = await ranks.sum([0.1, -2]);
   ranks.dispose();
   release(device, [at]);
   if (sums[0] !== 0.1 || sums[1] !== -2) throw new Error(`expected 0.1 and -2, got ${sums.join()}`);

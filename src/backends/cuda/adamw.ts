@@ -72,7 +72,7 @@ export function openUpdater(store: Store, module: Module, sum: GradientSum): Upd
       refresh();
     }
     settings.set(settingsOf(step));
-    sum.addUp();
+    await sum.addUp();
     sum.reset();
     graph ??= capture(device, enqueue);
     graph.launch();

@@ -66,8 +66,15 @@ export interface Device {
   readonly owned: Set<number>;
   /** Gives back what else was made for this device's work and is still there: graphs, descriptors, modules. */
   readonly releases: Set<() => void>;
-  /** Waits without blocking the event loop. */
+  /**
+   * Waits without blocking the event loop.
+   * @throws LorikeetError `engine-disposed` when the device was disposed before or meanwhile
+   */
   settled(): Promise<void>;
+  /** Not disposed of yet. */
+  readonly isOpen: boolean;
+  /** @throws LorikeetError `engine-disposed` after `dispose`: what was there has no memory any more */
+  expectOpen(): void;
   dispose(): void;
 }
 
@@ -93,15 +100,28 @@ export function openDevice(index: number): Device {
   const stream = out64[0]!;
   const owned = new Set<number>();
   const releases = new Set<() => void>();
+  let isOpen = true;
+  const expectOpen = (): void => {
+    if (!isOpen)
+      throw new LorikeetError(
+        "engine-disposed",
+        "Expected an engine that is in use, got a disposed one",
+      );
+  };
   return {
     info,
     driver,
     stream,
     owned,
     releases,
+    get isOpen() {
+      return isOpen;
+    },
+    expectOpen,
     free: () => (call.cuMemGetInfo_v2(out64.subarray(0, 1), out64.subarray(1)), Number(out64[0])),
     async settled() {
       for (;;) {
+        expectOpen();
         const status = raw.cuStreamQuery(stream);
         if (status === 0) return;
         if (status !== STATUS.notReady) call.cuStreamSynchronize(stream);
@@ -110,6 +130,8 @@ export function openDevice(index: number): Device {
     },
     // the context stays: library handles of this process live in it
     dispose() {
+      if (!isOpen) return;
+      isOpen = false;
       raw.cuStreamSynchronize(stream);
       // graphs before the modules whose kernels they launch
       for (const release of [...releases].reverse()) release();

@@ -72,29 +72,32 @@ export function cudaEngine(source: WeightSource, options: CudaOptions = {}): Cud
     },
     compile: (graph) => compileProgram(parts, arena, graph, { precision, attention }),
     memory: () => ({ weights: weights.bytes, arena: arena.bytes }),
-    get: (name) => Promise.resolve(state.read(name)),
+    get(name) {
+      device.expectOpen();
+      return Promise.resolve(state.read(name));
+    },
     set(name, value) {
+      device.expectOpen();
       state.write(name, value);
       return Promise.resolve();
     },
     async applyGradients(step) {
+      device.expectOpen();
       const result = await state.update(step);
       scale?.update(result.gradNorm);
       return result;
     },
     ...(ranks && {
-      sum: (values: readonly number[]) => Promise.resolve(ranks.sum(values)),
-      sumGradients() {
-        state.sumGradients();
-        return Promise.resolve();
-      },
+      sum: (values: readonly number[]) => ranks.sum(values),
+      sumGradients: () => state.sumGradients(),
     }),
     clearGradients() {
+      device.expectOpen();
       state.clearGradients();
       return Promise.resolve();
     },
     dispose() {
-      ranks?.dispose();
+      if (device.isOpen) ranks?.dispose();
       device.dispose();
       return Promise.resolve();
     },

@@ -12,14 +12,19 @@ export interface PinnedMemory {
   dispose(): void;
 }
 
+/** Pinned memory; it is given back with the device if not before. */
 export function allocatePinned(device: Device, bytes: number): PinnedMemory {
-  const { call } = device.driver;
+  const { call, raw } = device.driver;
   call.cuMemHostAlloc(out64, Math.max(bytes, 8), 0);
   const address = Number(out64[0]);
+  const release = (): void => void raw.cuMemFreeHost(address);
+  device.releases.add(release);
   return {
     address,
     buffer: viewNative(address, Math.max(bytes, 8)),
-    dispose: () => void call.cuMemFreeHost(address),
+    dispose() {
+      if (device.releases.delete(release)) release();
+    },
   };
 }
 

@@ -58,6 +58,7 @@ export async function compileProgram(
   let version = -1;
   let current: CudaProgram | undefined;
   const build = async (): Promise<CudaProgram> => {
+    parts.device.expectOpen();
     if (current && version === parts.caches.version) return current;
     const old = current;
     current = undefined; // building may fail
@@ -98,20 +99,18 @@ async function buildProgram(
   uploadLiterals(device, plan);
 
   let captured: { graph: CapturedGraph; base: number } | undefined;
+  const life = lifeOf(device);
   const bindArena = (): CapturedGraph => {
+    life.expectOpen();
     arena.reserve(bytes); // a program that did not fit may have taken it away
     if (captured?.base === arena.address) return captured.graph;
     captured?.graph.dispose();
     layout.place(arena.address);
     plan.scratch.address = arena.address;
     for (const unit of units) unit.prepare?.();
-    const enqueue = (): void => {
-      copyIn(device, inputs);
-      for (const unit of units) unit.enqueue();
-      copyOut(device, outputs);
-    };
-    captured = { graph: capture(device, enqueue), base: arena.address };
-    return captured.graph;
+    const graph = captureAll(device, units, [inputs, outputs]);
+    captured = { graph, base: arena.address };
+    return graph;
   };
   bindArena();
   state.refresh();
@@ -123,6 +122,7 @@ async function buildProgram(
       writeInputs(inputs, feeds);
       program.launch();
       await device.settled();
+      life.expectOpen(); // the memory of results may be gone meanwhile
       return readOutputs(outputs);
     },
     profile: () => profile(device, units),
@@ -133,11 +133,43 @@ async function buildProgram(
       });
     },
     dispose() {
+      life.end();
       captured?.graph.dispose();
       release(device, plan, [inputs, outputs]);
       return Promise.resolve();
     },
   };
+}
+
+/** Whether a program may still be used; `end` waits for what runs. */
+function lifeOf(device: Device): { expectOpen(): void; end(): void } {
+  let isOpen = true;
+  return {
+    expectOpen() {
+      device.expectOpen();
+      if (!isOpen)
+        throw new LorikeetError(
+          "program-disposed",
+          "Expected a program that is still there, got a disposed one",
+        );
+    },
+    end() {
+      if (isOpen && device.isOpen) device.driver.raw.cuStreamSynchronize(device.stream);
+      isOpen = false;
+    },
+  };
+}
+
+function captureAll(
+  device: Device,
+  units: readonly Unit[],
+  [inputs, outputs]: readonly [Transfer, Transfer],
+): CapturedGraph {
+  return capture(device, () => {
+    copyIn(device, inputs);
+    for (const unit of units) unit.enqueue();
+    copyOut(device, outputs);
+  });
 }
 
 /**

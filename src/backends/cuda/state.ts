@@ -29,7 +29,7 @@ export interface TrainableState {
   write(name: string, value: Tensor): void;
   update(step: AdamWStep): Promise<{ gradNorm: number }>;
   /** Adds gradients up over all processes, once before each update. */
-  sumGradients(): void;
+  sumGradients(): Promise<void>;
   clearGradients(): void;
 }
 
@@ -74,9 +74,7 @@ export function trainableState(
     write: (name, value) => {
       write(store, name, value);
     },
-    sumGradients: () => {
-      sum.addUp();
-    },
+    sumGradients: () => sum.addUp(),
     clearGradients() {
       sum.reset();
       for (const { arrays, size } of buckets) fillZero(device, arrays[".grad"], size * 4);

@@ -7,7 +7,9 @@ const SIGNATURES = {
   ncclGetUniqueId: ["int", "ptr"],
   ncclCommInitRankScalable: ["int", "ptr", "int", "int", "int", "ptr", "ptr"],
   ncclAllReduce: ["int", "uint64_t", "uint64_t", "size_t", "int", "int", "uint64_t", "uint64_t"],
+  ncclCommGetAsyncError: ["int", "uint64_t", "ptr"],
   ncclCommDestroy: ["int", "uint64_t"],
+  ncclCommAbort: ["int", "uint64_t"],
 } as const;
 
 /** ncclDataType_t. */
@@ -20,6 +22,7 @@ export interface Nccl {
   readonly library: Library;
   readonly version: string;
   readonly call: Bound<typeof SIGNATURES>;
+  readonly raw: Bound<typeof SIGNATURES>;
 }
 
 let nccl: Nccl | undefined;
@@ -34,7 +37,8 @@ export function openNccl(): Nccl {
   );
   const text = library.find("ncclGetErrorString", "str", ["int"]);
   const last = library.find("ncclGetLastError", "str", ["uint64_t"]);
-  const call = checked(bind(library, SIGNATURES), (name, status) => {
+  const raw = bind(library, SIGNATURES);
+  const call = checked(raw, (name, status) => {
     const parts = [text?.(status), last?.(0)].map((part) => String(part ?? "")).filter(Boolean);
     return new LorikeetError("nccl", `${name} failed with status ${status}: ${parts.join("; ")}`, {
       hint: "Each process needs a GPU of its own, and must reach rank 0's address. NCCL_DEBUG=INFO tells more.",
@@ -42,7 +46,7 @@ export function openNccl(): Nccl {
   });
   const version = new Int32Array(1);
   call.ncclGetVersion(version);
-  nccl = { library, version: formatVersion(version[0]!), call };
+  nccl = { library, version: formatVersion(version[0]!), call, raw };
   return nccl;
 }
 
