@@ -35,6 +35,18 @@ test("every row stands for a code that can be raised, once", () => {
   expect(documented).toEqual([...new Set(documented)]);
 });
 
+/** Faults of a program that calls the library, or of Lorikeet itself: the message says which value of which call. */
+const OF_CALLS = "cuda-launch cuda-plan dtype duplicate-tensor engine-disposed engine-internal feed gradient invalid-graph missing-weight program-disposed shape tensor-mismatch unsupported-op".split(" "); // prettier-ignore
+
+test("every error that a user can cause says what to do", () => {
+  const silent = sources.flatMap(({ path, text }) =>
+    [...text.matchAll(/new LorikeetError\(\s*"([a-z0-9-]+)"[^]*?;(?: \/\/.*)?\n/g)]
+      .filter(([all, code]) => !all.includes("hint") && !OF_CALLS.includes(code!))
+      .map(([, code]) => `${path}: ${code}`),
+  );
+  expect(silent).toEqual([]);
+});
+
 test("codes are found wherever an error is made", () => {
   // these pass on a code that they were given, or take it from a table of `code: "…"`
   const passesOn = sources.filter(({ text }) => /new LorikeetError\(\s*[^"\s]/.test(text));

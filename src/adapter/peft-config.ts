@@ -179,6 +179,7 @@ function loftqOf(json: AdapterJson): { loftqIterations?: number } {
     throw new LorikeetError(
       "unsupported-lora-variant",
       `Expected LoftQ at 4 bits, got loftq_bits ${JSON.stringify(bits)}`,
+      { hint: "Merge the adapter with PEFT into its base and use the merged model." },
     );
   return Object.keys(json).length === 0 ? {} : { loftqIterations: Number(iterations) };
 }

@@ -98,11 +98,14 @@ function stopsOf(model: Model, prompt: string | readonly Message[]): ChatStops {
 function roomFor(model: Model, promptLength: number, wanted: number): number {
   const context = contextOf(model.checkpoint.config);
   if (promptLength === 0)
-    throw new LorikeetError("empty-prompt", "Expected a prompt of at least one token, got none");
+    throw new LorikeetError("empty-prompt", "Expected a prompt of at least one token, got none", {
+      hint: "Give a text; this model's tokenizer puts no token before an empty one.",
+    });
   if (promptLength >= context)
     throw new LorikeetError(
       "context-length",
       `Expected a prompt shorter than the model's context of ${context} tokens, got ${promptLength}`,
+      { hint: "Shorten the prompt; of a chat, leave out the oldest messages." },
     );
   return Math.min(wanted, context - promptLength);
 }

@@ -37,6 +37,9 @@ export function lossFeeds(
     throw new LorikeetError(
       "no-supervised-token",
       "Expected at least one label that is not -100, got none",
+      {
+        hint: "Labels are token ids, with -100 where nothing is learned; the first of a row never counts.",
+      },
     );
   return {
     ...tokenFeeds(ids, length),

@@ -167,6 +167,7 @@ function samplerOf(name: string = SAMPLERS[0]): SamplerName {
   throw new LorikeetError(
     "unknown-sampler",
     `Expected a sampler out of ${SAMPLERS.join(", ")}, got ${name}`,
+    { hint: `Leave it out for ${SAMPLERS[0]}.` },
   );
 }
 
@@ -183,7 +184,7 @@ function checkNumbers(
   ];
   const faults = checks.filter(([isFine]) => !isFine).map(([, fault]) => fault);
   if (faults.length === 0) return;
-  throw new LorikeetError("image-options", `Expected settings within their ranges, got ${faults.join(", ")}`); // prettier-ignore
+  throw new LorikeetError("image-options", `Expected settings within their ranges, got ${faults.join(", ")}`, { hint: "Correct them, or leave them out." }); // prettier-ignore
 }
 
 function isWhole(value: number): boolean {

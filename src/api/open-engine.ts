@@ -73,6 +73,7 @@ export async function openEngine(
   throw new LorikeetError(
     "unknown-device",
     `Expected device to be auto, cpu, webgpu, cuda, cuda:N or reference, got ${device}`,
+    { hint: "`lorikeet doctor` shows what this machine has." },
   );
 }
 

@@ -163,6 +163,7 @@ function checkTask({ labels, checkpoint }: Model, { task, sample_prompts }: Trai
     throw new LorikeetError(
       "config-invalid",
       "Expected no `sample_prompts` with `task: text-classification`: there is nothing to answer",
+      { hint: "Leave `sample_prompts` out." },
     );
 }
 

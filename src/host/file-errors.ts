@@ -54,10 +54,10 @@ export function asFileError(cause: unknown, path: string, expected: string): unk
   const kind = KINDS[errno] ?? {
     code: "file-error",
     what: `failed with ${errno}`,
-    hint: undefined,
+    hint: `Look ${errno} up; --debug shows where it comes from.`,
   };
   return new LorikeetError(kind.code, `Expected ${path} to be ${expected}, but it ${kind.what}`, {
     cause,
-    ...(kind.hint === undefined ? {} : { hint: kind.hint }),
+    hint: kind.hint,
   });
 }

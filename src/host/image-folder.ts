@@ -26,6 +26,7 @@ export async function listImages(folder: string): Promise<string[]> {
     throw new LorikeetError(
       "no-images",
       `Expected ${folder} to be a folder of images (${ENDINGS.join(", ")}), found none`,
+      { hint: "Give a folder that holds images, or whose subfolders do." },
     );
   return images.sort((a, b) => (a < b ? -1 : 1)).map((name) => join(folder, name));
 }

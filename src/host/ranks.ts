@@ -43,6 +43,7 @@ export function readRank(
       throw new LorikeetError(
         "ranks",
         `Expected ${names[0]} below ${names[1]} (${size}), got ${rank}`,
+        { hint: "Unset both variables, or start the processes with torchrun, mpirun or srun." },
       );
     const isHere = localSize === size;
     const address = addressOf(environment, isHere, parent);

@@ -1,9 +1,8 @@
 import type { Node } from "../ir/node.ts";
-import { LorikeetError } from "../errors.ts";
 import { add } from "../ops/add.ts";
 import { pad } from "../ops/pad.ts";
 import { silu } from "../ops/silu.ts";
-import { flagField, type HfConfig, numberField, oneOf } from "./config.ts";
+import { configError, flagField, type HfConfig, numberField, oneOf } from "./config.ts";
 import {
   channelNorm,
   convolve,
@@ -87,8 +86,7 @@ function vaeConfig(config: HfConfig, typesField: string, type: string): VaeConfi
   const channels = config["block_out_channels"] as readonly number[] | undefined;
   const types = config[typesField];
   if (!Array.isArray(channels) || !Array.isArray(types) || !types.every((name) => name === type))
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected block_out_channels and ${typesField} of ${type} in the autoencoder's config.json, got ${JSON.stringify(channels)} and ${JSON.stringify(types)}`,
     );
   return {

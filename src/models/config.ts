@@ -3,6 +3,13 @@ import { LorikeetError } from "../errors.ts";
 /** A checkpoint's `config.json`, as parsed. */
 export type HfConfig = Readonly<Record<string, unknown>>;
 
+/** The error `model-config` with `message`. */
+export function configError(message: string): LorikeetError {
+  return new LorikeetError("model-config", message, {
+    hint: "Compare config.json with the model's original; if they are alike, the model is not supported.",
+  });
+}
+
 /**
  * A number field of `config`.
  * @throws LorikeetError `model-config` when it is absent (and `fallback` undefined) or no finite number
@@ -10,10 +17,7 @@ export type HfConfig = Readonly<Record<string, unknown>>;
 export function numberField(config: HfConfig, name: string, fallback?: number): number {
   const value = config[name] ?? fallback;
   if (typeof value !== "number" || !Number.isFinite(value))
-    throw new LorikeetError(
-      "model-config",
-      `Expected a number for ${name} in config.json, got ${JSON.stringify(value)}`,
-    );
+    throw configError(`Expected a number for ${name} in config.json, got ${JSON.stringify(value)}`);
   return value;
 }
 
@@ -21,8 +25,7 @@ export function numberField(config: HfConfig, name: string, fallback?: number): 
 export function flagField(config: HfConfig, name: string, fallback: boolean): boolean {
   const value = config[name] ?? fallback;
   if (typeof value !== "boolean")
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected true or false for ${name} in config.json, got ${JSON.stringify(value)}`,
     );
   return value;
@@ -40,8 +43,7 @@ export function oneOf<T extends string | boolean>(
 ): T {
   const value = config[name] ?? fallback;
   if (!supported.includes(value as T))
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected ${name} in config.json to be ${supported.join(", ")}, got ${JSON.stringify(value)}`,
     );
   return value as T;

@@ -36,6 +36,7 @@ export function loraTargets(modelType: string): LoraTargets {
     throw new LorikeetError(
       "unsupported-architecture",
       `Expected model_type in config.json to be one of ${Object.keys(families).join(", ")}, got ${modelType}`,
+      { hint: "Take a model of one of these; docs/adding-a-model.md says how another is added." },
     );
   return targets;
 }

@@ -1,5 +1,4 @@
-import { LorikeetError } from "../errors.ts";
-import { flagField, type HfConfig, numberField, oneOf } from "./config.ts";
+import { configError, flagField, type HfConfig, numberField, oneOf } from "./config.ts";
 
 /** One resolution of a UNet. */
 export interface UnetLevel {
@@ -63,8 +62,7 @@ export function unetConfig(config: HfConfig): UnetConfig {
   if (listField(config, "only_cross_attention", 1, false).includes(true))
     faults.push("only_cross_attention true");
   if (faults.length > 0)
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected the UNet of Stable Diffusion 1, 2 or XL, got one with ${faults.join(", ")}`,
     );
   oneOf(config, "act_fn", ["silu", "swish"], "silu");
@@ -92,8 +90,7 @@ function levelsOf(config: HfConfig): UnetLevel[] {
   const down = blockTypes(config, "down_block_types", ["CrossAttnDownBlock2D", "DownBlock2D"]);
   const up = blockTypes(config, "up_block_types", ["CrossAttnUpBlock2D", "UpBlock2D"]);
   if (count === 0 || down.length !== count || up.length !== count)
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected as many block_out_channels, down_block_types and up_block_types in config.json, got ${count}, ${down.length} and ${up.length}`,
     );
   const heads = listField(config, "attention_head_dim", count, 8); // its name notwithstanding, the number of heads
@@ -115,8 +112,7 @@ function blockTypes(
 ): boolean[] {
   const types = config[name] as readonly string[] | undefined;
   if (!Array.isArray(types) || !types.every((type) => type === attending || type === plain))
-    throw new LorikeetError(
-      "model-config",
+    throw configError(
       `Expected ${name} in config.json to list ${attending} and ${plain}, got ${JSON.stringify(types)}`,
     );
   return types.map((type) => type === attending);

@@ -71,7 +71,7 @@ export function adapterFromMlx({ config, tensors }: MlxAdapter): Adapter {
   const parameters = (config["lora_parameters"] ?? {}) as Readonly<Record<string, unknown>>;
   const scale = parameters["scale"] ?? config["scale"];
   if (typeof scale !== "number")
-    throw new LorikeetError("adapter-config", "Expected adapter_config.json of mlx-lm to give lora_parameters.scale, found none"); // prettier-ignore
+    throw new LorikeetError("adapter-config", "Expected adapter_config.json of mlx-lm to give lora_parameters.scale, found none", { hint: "Take the adapter_config.json that mlx_lm wrote, or add {\"lora_parameters\": {\"scale\": …}} of the run." }); // prettier-ignore
   const out = new Map<string, Tensor>();
   const names = new Map([
     ["lora_a", "lora_A.weight"],

@@ -123,6 +123,6 @@ function failure(code: string, action: string, cause: unknown, provider: string)
   return new LorikeetError(
     code,
     `Expected ONNX Runtime (${provider}) to ${action}, got: ${reason}`,
-    { cause },
+    { hint: "run `lorikeet doctor`, and report what it prints with this message", cause },
   );
 }

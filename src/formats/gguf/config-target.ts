@@ -21,7 +21,7 @@ export function headDimOf(config: ModelConfig): number {
 export function numberOf(config: ModelConfig, key: string, fallback?: unknown): number {
   const value = config[key] ?? fallback;
   if (typeof value === "number") return value;
-  throw new LorikeetError("model-config", `Expected config.json to give ${key} as a number, got ${JSON.stringify(value)}`); // prettier-ignore
+  throw new LorikeetError("model-config", `Expected config.json to give ${key} as a number, got ${JSON.stringify(value)}`, { hint: "Compare config.json with the model's original." }); // prettier-ignore
 }
 
 /** The error for a model that llama.cpp would run otherwise than its config says. */

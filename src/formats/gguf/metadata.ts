@@ -75,5 +75,6 @@ function get(
   throw new LorikeetError(
     "corrupt-gguf",
     `Expected GGUF metadata "${key}" to be ${expected}, got ${got}`,
+    { hint: "Convert the model again with a current converter." },
   );
 }

@@ -231,6 +231,7 @@ function corrupt(name: string, fault: string): LorikeetError {
   return new LorikeetError(
     "corrupt-pickle",
     `Expected ${name} to be a pickle of tensors, but ${fault}`,
+    { hint: "Download it again, or save the state dict alone, better as safetensors." },
   );
 }
 

@@ -87,6 +87,8 @@ export function openCudnn(): Cudnn {
   return cudnn;
 }
 
+const CURRENT = "Install a current cuDNN; `lorikeet doctor` lists what was found.";
+
 function check(raw: Bound<typeof SIGNATURES>, status: number, doing: string): void {
   if (status === 0) return;
   const text = new Uint8Array(1024);
@@ -95,6 +97,7 @@ function check(raw: Bound<typeof SIGNATURES>, status: number, doing: string): vo
   throw new LorikeetError(
     "cuda-attention",
     `cuDNN: ${doing} failed with status ${status}: ${message || "no further text"}`,
+    { hint: CURRENT },
   );
 }
 
@@ -151,6 +154,7 @@ export function planOperations(library: Cudnn, operations: readonly bigint[]): C
   let failure: unknown = new LorikeetError(
     "cuda-attention",
     "cuDNN: no engine takes this attention graph",
+    { hint: CURRENT },
   );
   for (const mode of HEURISTIC_MODES) {
     for (const config of configsOf(library, graph, mode)) {

@@ -61,6 +61,7 @@ function compile(
       throw new LorikeetError(
         "cuda-compile",
         `NVRTC failed (status ${status}) when ${doing} ${name}`,
+        { hint: "Report it with what `lorikeet doctor` prints; --device cpu does without." },
       );
   };
   check(nvrtc.nvrtcCreateProgram(out, source, name, 0, null, null), "reading");
