@@ -14,6 +14,7 @@ import { decodeGraph, trainingGraph, type TrainPlan } from "../src/train/plan.ts
 import { isEncoder, plainLogits } from "../src/train/text-model.ts";
 import { planned } from "./support/cuda-planner.ts";
 import { causalFixtures } from "./support/fixtures.ts";
+import { planOf } from "./support/plan.ts";
 
 const fixtures = join(import.meta.dirname, "fixtures");
 const read = async (path: string): Promise<HfConfig> =>
@@ -27,13 +28,6 @@ function expectOrdered(units: readonly Unit[]): void {
       if (region.isPlanned) expect(writer.get(region.address), name).toBe(region);
     for (const { region } of writes) if (region.isPlanned) writer.set(region.address, region);
   }
-}
-
-function planOf(config: HfConfig, extra: Partial<TrainPlan> = {}): TrainPlan {
-  const layers = loraCandidates([plainLogits(config, { batch: 1, length: 8 })]);
-  const adapter = lora({ r: 4, targetModules: "all-linear", dropout: 0.1 });
-  const sites = resolveTargets(adapter, layers, loraTargets(String(config["model_type"])));
-  return { config, sites, trainsWeight: () => false, checkpointing: true, ...extra };
 }
 
 const variants = /-(bf16|f16|rope3|window|longrope|serial|350m)$|^(smollm2|mistral)/;

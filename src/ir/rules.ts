@@ -1,6 +1,6 @@
 import type { Shape } from "../tensor/shape.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import type { Attrs, Node } from "./node.ts";
+import type { Attrs, Node, TypeOf } from "./node.ts";
 
 /** A value in the reference interpreter; integers and booleans are whole float64 numbers. */
 export interface Value {
@@ -49,6 +49,8 @@ export interface Rules {
   readonly name: string;
   /** Input names; `x?` is optional (only trailing ones may be absent), `...xs` takes all the rest. */
   readonly inputs: readonly string[];
+  /** Shape and dtype that the node must have; throws when its inputs do not fit. Absent on leaves. */
+  readonly infer?: (node: Node) => TypeOf;
   /** Set on primitives: result values from input values, a plain float64 loop. */
   readonly evaluate?: (node: Node, inputs: Positional<Value>) => Float64Array;
   /** The op in terms of simpler ops; absent on primitives. */

@@ -1,5 +1,6 @@
 import { attend, weightsOf } from "./attention-blocks.ts";
 import { attentionGradient } from "./attention-gradient.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
 
 /**
@@ -15,7 +16,7 @@ export const attention: Op<
 > = defineOp("attention", {
   inputs: ["q", "k", "v", "segmentsQ?", "segmentsK?"],
   defaults: { scale: 1, causal: true as boolean, window: 0, softcap: 0 },
-  infer({ q, k, v }) {
+  infer({ q, k, v, segmentsQ, segmentsK }) {
     const [B, T, H, D] = q.shape;
     const [, S, Hk] = k.shape;
     const fits =
@@ -26,12 +27,14 @@ export const attention: Op<
       throw shapeError(
         "attention",
         "q (B, T, H, D), k (B, S, Hk, D), v (B, S, Hk, Dv) with H a multiple of Hk",
-        {
-          q: q.shape,
-          k: k.shape,
-          v: v.shape,
-        },
+        { q, k, v },
       );
+    for (const [name, node, shape] of [
+      ["segmentsQ", segmentsQ, [B!, T!]],
+      ["segmentsK", segmentsK, [B!, S!]],
+    ] as const)
+      if (segmentsQ && !(node && sameShape(node.shape, shape)))
+        throw shapeError("attention", `${name} ${formatShape(shape)}`, { [name]: node ?? [] });
     return { shape: [B!, T!, H!, v.shape[3]!], dtype: q.dtype };
   },
   decompose({ scale, causal, window, softcap, ...inputs }) {

@@ -9,10 +9,7 @@ export const broadcastTo: Op<["x"], { shape: Shape }> = defineOp("broadcastTo", 
   infer({ x, shape }) {
     const whole = broadcastShapes(x.shape, shape);
     if (!whole || !sameShape(whole, shape))
-      throw shapeError("broadcastTo", "a shape that broadcasts to the new one", {
-        x: x.shape,
-        shape,
-      });
+      throw shapeError("broadcastTo", "a shape that broadcasts to the new one", { x, shape });
     return { shape, dtype: x.dtype };
   },
   evaluate: ({ x, shape }) =>

@@ -1,5 +1,6 @@
+import type { Node } from "../ir/node.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkDtypes, defineOp, type Op, shapeError } from "./define.ts";
 import { slice } from "./slice.ts";
 
 /** The parts one after another along `axis`; their other axes must be equal. */
@@ -8,15 +9,12 @@ export const concat: Op<["...parts"], { axis: number }> = defineOp("concat", {
   infer({ parts, axis }) {
     const first = parts[0]!;
     const size = parts.reduce((sum, part) => sum + (part.shape[axis] ?? NaN), 0);
-    const fits = parts.every(
-      (part) => part.shape.with(axis, 0).join() === first.shape.with(axis, 0).join(),
-    );
+    const others = (part: Node): string => part.shape.toSpliced(axis, 1).join();
+    const fits = parts.every((part) => others(part) === others(first));
+    const named = Object.fromEntries(parts.map((part, i) => [String(i), part]));
     if (!fits || Number.isNaN(size))
-      throw shapeError(
-        "concat",
-        "parts that differ in one axis only",
-        Object.fromEntries(parts.map((part, i) => [String(i), part.shape])),
-      );
+      throw shapeError("concat", `parts that differ in axis ${axis} only`, named);
+    checkDtypes("concat", named);
     return { shape: first.shape.with(axis, size), dtype: first.dtype };
   },
   evaluate({ parts, axis, node }) {

@@ -24,8 +24,8 @@ export const convTranspose2d: Op<["y", "weight"], { size: readonly number[] }, C
       const image = [y.shape[0]!, weight.shape[1]! * attrs.groups, ...size];
       if (convShape(image, weight.shape, attrs).join() !== y.shape.join())
         throw shapeError("convTranspose2d", "the result of a convolution of that size", {
-          y: y.shape,
-          weight: weight.shape,
+          y,
+          weight,
           size,
         });
       return { shape: image, dtype: y.dtype };

@@ -20,8 +20,8 @@ export const correlate2d: Op<["x", "y"], { kernel: readonly number[] }, ConvAttr
       const weight = [y.shape[1]!, x.shape[1]! / attrs.groups, ...kernel];
       if (convShape(x.shape, weight, attrs).join() !== y.shape.join())
         throw shapeError("correlate2d", "an image and the result of a convolution of it", {
-          x: x.shape,
-          y: y.shape,
+          x,
+          y,
           kernel,
         });
       return { shape: weight, dtype: x.dtype };

@@ -21,9 +21,9 @@ export const crossEntropy: Op<["logits", "targets", "weights"]> = defineOp("cros
     const rows = String(logits.shape[0]);
     if (logits.shape.length !== 2 || targets.shape.join() !== rows || weights.shape.join() !== rows)
       throw shapeError("crossEntropy", "logits (R, V) with targets and weights (R)", {
-        logits: logits.shape,
-        targets: targets.shape,
-        weights: weights.shape,
+        logits,
+        targets,
+        weights,
       });
     return { shape: [], dtype: logits.dtype };
   },

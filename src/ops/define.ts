@@ -2,6 +2,7 @@
 import { LorikeetError } from "../errors.ts";
 import type { Attrs, Node, TypeOf } from "../ir/node.ts";
 import type { OnnxEmitter, OnnxValue, OpCase, Rules, Value } from "../ir/rules.ts";
+import { isFloat } from "../tensor/dtype.ts";
 import { formatShape, type Shape } from "../tensor/shape.ts";
 
 type NameOf<I extends string> = I extends `...${infer N}` ? N : I extends `${infer N}?` ? N : I;
@@ -71,10 +72,15 @@ export function defineOp<
   const { evaluate, decompose, gradient, onnx } = spec;
   const context = (node: Node, values: readonly unknown[]): never =>
     ({ ...(bind(values, node.attrs) as object), node }) as never;
+  const infer = (inputs: readonly Node[], attrs: Attrs): TypeOf => {
+    checkCount(name, spec.inputs, inputs);
+    return spec.infer(bind(inputs, attrs));
+  };
   const rules: Rules = {
     name,
     inputs: spec.inputs,
     cases: spec.cases,
+    infer: ({ inputs, attrs }) => infer(inputs, attrs),
     ...(evaluate && { evaluate: (node, inputs) => evaluate(context(node, inputs)) }),
     ...(decompose && { decompose: (node) => decompose(context(node, node.inputs)) }),
     ...(gradient && {
@@ -94,9 +100,10 @@ export function defineOp<
   const call = (...args: unknown[]): Node => {
     const last = args.at(-1);
     const given = isAttrs(last) ? (args.pop() as Attrs) : {};
-    const inputs = args.flat().filter((input) => input !== undefined) as Node[];
+    const all = args.flat();
+    const inputs = all.slice(0, all.findLastIndex((input) => input !== undefined) + 1) as Node[];
     const attrs = { ...(spec.defaults as Attrs | undefined), ...given };
-    const { shape, dtype } = spec.infer(bind(inputs, attrs));
+    const { shape, dtype } = infer(inputs, attrs);
     return { op: rules, inputs, attrs, shape, dtype };
   };
   return Object.assign(call, { rules });
@@ -104,6 +111,18 @@ export function defineOp<
 
 function isAttrs(value: unknown): boolean {
   return typeof value === "object" && value !== null && !Array.isArray(value) && !("op" in value);
+}
+
+/** Checks that `inputs` are as many as `names` asks for, without a gap: only trailing optional ones may be absent. */
+function checkCount(op: string, names: readonly string[], inputs: readonly unknown[]): void {
+  const most = names.some((name) => name.startsWith("...")) ? Infinity : names.length;
+  const least = names.filter((name) => !name.endsWith("?")).length;
+  const count = inputs.includes(undefined) ? inputs.indexOf(undefined) : inputs.length;
+  if (count < least || count > most || count < inputs.length)
+    throw new LorikeetError(
+      "invalid-graph",
+      `Expected ${op} to get ${names.join(", ")}, got ${count} inputs${count < inputs.length ? " and a gap" : ""}`,
+    );
 }
 
 function inputName(input: string): string {
@@ -120,12 +139,31 @@ function bindInputs<T>(
   return bound;
 }
 
+/** Checks that the inputs of `op` named here hold numbers of one type. */
+export function checkDtypes(op: string, inputs: Readonly<Record<string, Node>>): void {
+  const nodes = Object.entries(inputs);
+  if (new Set(nodes.map(([, { dtype }]) => dtype)).size > 1)
+    throw new LorikeetError(
+      "dtype",
+      `Expected ${op} to get values of one dtype, got ${nodes.map(([name, { dtype }]) => `${name} ${dtype}`).join(", ")}`,
+      { hint: "Convert one of them by `cast`." },
+    );
+}
+
+/** Checks that `ids` of `op` are whole numbers. */
+export function checkIds(op: string, { dtype }: Node): void {
+  if (isFloat(dtype))
+    throw new LorikeetError("dtype", `Expected ${op} to get whole numbers as ids, got ${dtype}`);
+}
+
 /** The error of an op whose inputs do not fit. */
 export function shapeError(
   op: string,
   expected: string,
-  got: Readonly<Record<string, Shape>>,
+  got: Readonly<Record<string, Shape | Node>>,
 ): LorikeetError {
-  const shapes = Object.entries(got).map(([name, shape]) => `${name} ${formatShape(shape)}`);
+  const shapes = Object.entries(got).map(
+    ([name, value]) => `${name} ${formatShape("shape" in value ? value.shape : value)}`,
+  );
   return new LorikeetError("shape", `Expected ${op} to get ${expected}, got ${shapes.join(", ")}`);
 }

@@ -24,8 +24,8 @@ export const dequantizeNf4: Op<["codes", "absmax"], { shape: Shape }> = defineOp
     const size = sizeOf(shape);
     if (codes.shape.join() !== String(size / 2) || absmax.shape.join() !== String(size / NF4_BLOCK))
       throw shapeError("dequantizeNf4", "half a byte a value and a factor for each 64", {
-        codes: codes.shape,
-        absmax: absmax.shape,
+        codes,
+        absmax,
         shape,
       });
     return { shape, dtype: absmax.dtype };

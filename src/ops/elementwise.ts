@@ -3,7 +3,7 @@ import type { Node } from "../ir/node.ts";
 import { ONNX_TYPES } from "../ir/onnx-types.ts";
 import type { OpCase, Value } from "../ir/rules.ts";
 import { broadcastShapes, sameShape, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkDtypes, defineOp, type Op, shapeError } from "./define.ts";
 
 /** For each element of `shape`, the offset of the element of `from` that broadcasts to it. */
 export function broadcastOffsets(from: Shape, shape: Shape): Int32Array {
@@ -98,7 +98,8 @@ export function defineBinary(name: string, spec: BinarySpec): Op<["a", "b"]> {
     inputs: ["a", "b"],
     infer({ a, b }) {
       const shape = broadcastShapes(a.shape, b.shape);
-      if (!shape) throw shapeError(name, "shapes that broadcast", { a: a.shape, b: b.shape });
+      if (!shape) throw shapeError(name, "shapes that broadcast", { a, b });
+      checkDtypes(name, { a, b });
       return { shape, dtype: spec.isPredicate ? "bool" : a.dtype };
     },
     evaluate: ({ a, b, node }) => mapPairs(a, b, node.shape, f),

@@ -1,13 +1,13 @@
 import { sizeOf } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkIds, defineOp, type Op, shapeError } from "./define.ts";
 import { scatterRows } from "./scatter-rows.ts";
 
 /** Rows of `table` (V, C) at `ids` (…): (…, C). */
 export const gatherRows: Op<["table", "ids"]> = defineOp("gatherRows", {
   inputs: ["table", "ids"],
   infer({ table, ids }) {
-    if (table.shape.length !== 2)
-      throw shapeError("gatherRows", "a matrix as table", { table: table.shape });
+    if (table.shape.length !== 2) throw shapeError("gatherRows", "a matrix as table", { table });
+    checkIds("gatherRows", ids);
     return { shape: [...ids.shape, table.shape[1]!], dtype: table.dtype };
   },
   evaluate({ table, ids, node }) {

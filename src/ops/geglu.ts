@@ -7,8 +7,7 @@ import { mul } from "./mul.ts";
 export const geglu: Op<["x", "gate"]> = defineOp("geglu", {
   inputs: ["x", "gate"],
   infer({ x, gate }) {
-    if (!sameShape(x.shape, gate.shape))
-      throw shapeError("geglu", "two equal shapes", { x: x.shape, gate: gate.shape });
+    if (!sameShape(x.shape, gate.shape)) throw shapeError("geglu", "two equal shapes", { x, gate });
     return x;
   },
   decompose: ({ x, gate }) => mul(x, gelu(gate)),

@@ -20,7 +20,7 @@ export const groupNorm: Op<["x", "weight", "bias"], { groups: number }, { eps: n
         throw shapeError(
           "groupNorm",
           `(B, C, H, W) with C a multiple of ${groups}, and C weights and biases`,
-          { x: x.shape, weight: weight.shape, bias: bias.shape },
+          { x, weight, bias },
         );
       return x;
     },

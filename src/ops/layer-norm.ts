@@ -16,9 +16,9 @@ export const layerNorm: Op<["x", "weight", "bias"], object, { eps: number }> = d
       const C = x.shape.at(-1);
       if (weight.shape.join() !== String(C) || bias.shape.join() !== String(C))
         throw shapeError("layerNorm", "weight and bias as long as its last axis", {
-          x: x.shape,
-          weight: weight.shape,
-          bias: bias.shape,
+          x,
+          weight,
+          bias,
         });
       return x;
     },

@@ -41,12 +41,7 @@ export const linearCrossEntropy: Op<["hidden", "head", "targets", "weights"], ob
         throw shapeError(
           "linearCrossEntropy",
           "hidden (R, C), head (V, C), targets and weights (R)",
-          {
-            hidden: hidden.shape,
-            head: head.shape,
-            targets: targets.shape,
-            weights: weights.shape,
-          },
+          { hidden, head, targets, weights },
         );
       return { shape: [], dtype: hidden.dtype };
     },

@@ -1,6 +1,6 @@
 import type { Node } from "../ir/node.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkDtypes, defineOp, type Op, shapeError } from "./define.ts";
 import { multiplyMatrices } from "./matmul-loop.ts";
 import { emitBatched } from "./matmul-onnx.ts";
 
@@ -18,10 +18,8 @@ export const matmul: Op<["a", "b"], object, { transA: boolean; transB: boolean }
       const [L, N] = matrix(b, transB);
       const batch = a.shape.slice(0, -2);
       if (K === undefined || K !== L || batch.join() !== b.shape.slice(0, -2).join())
-        throw shapeError("matmul", "matrices whose inner and leading axes agree", {
-          a: a.shape,
-          b: b.shape,
-        });
+        throw shapeError("matmul", "matrices whose inner and leading axes agree", { a, b });
+      checkDtypes("matmul", { a, b });
       return { shape: [...batch, M!, N!], dtype: a.dtype };
     },
     evaluate({ a, b, transA, transB, node }) {

@@ -6,7 +6,7 @@ import { mul } from "./mul.ts";
 export const neg: Op<["x"]> = defineOp("neg", {
   inputs: ["x"],
   infer: ({ x }) => x,
-  decompose: ({ x }) => mul(x, constant(-1)),
+  decompose: ({ x }) => mul(x, constant(-1, [], x.dtype)),
   onnx: (emit, { x }) => emit.node("Neg", [x]),
   cases: [
     {

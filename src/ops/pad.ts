@@ -9,7 +9,7 @@ export const pad: Op<["x"], { axis: number; before: number; after: number }> = d
     const size = x.shape[axis];
     if (size === undefined || before < 0 || after < 0)
       throw shapeError("pad", "an axis of its input", {
-        x: x.shape,
+        x,
         padding: [axis, before, after],
       });
     return { shape: x.shape.with(axis, before + size + after), dtype: x.dtype };

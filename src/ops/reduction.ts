@@ -1,8 +1,14 @@
 /** @file What ops that reduce axes share. */
 import { type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
+import { shapeError } from "./define.ts";
 
-/** `shape` after reducing `axes`. */
+/**
+ * `shape` after reducing `axes`.
+ * @throws LorikeetError `shape` for an axis that it does not have, or twice
+ */
 export function reducedShape(shape: Shape, axes: readonly number[], keepDims: boolean): number[] {
+  if (new Set(axes).size < axes.length || axes.some((axis) => shape[axis] === undefined))
+    throw shapeError("a reduction", "different axes of its input", { x: shape, axes });
   return shape.flatMap((dim, axis) => (axes.includes(axis) ? (keepDims ? [1] : []) : [dim]));
 }
 

@@ -6,7 +6,7 @@ export const reshape: Op<["x"], { shape: Shape }> = defineOp("reshape", {
   inputs: ["x"],
   infer({ x, shape }) {
     if (sizeOf(x.shape) !== sizeOf(shape))
-      throw shapeError("reshape", "as many elements as its new shape has", { x: x.shape, shape });
+      throw shapeError("reshape", "as many elements as its new shape has", { x, shape });
     return { shape, dtype: x.dtype };
   },
   evaluate: ({ x }) => x.data,

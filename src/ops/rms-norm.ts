@@ -11,10 +11,7 @@ export const rmsNorm: Op<["x", "weight"], object, { eps: number }> = defineOp("r
   defaults: { eps: 1e-6 },
   infer({ x, weight }) {
     if (weight.shape.length !== 1 || weight.shape[0] !== x.shape.at(-1))
-      throw shapeError("rmsNorm", "a weight as long as its last axis", {
-        x: x.shape,
-        weight: weight.shape,
-      });
+      throw shapeError("rmsNorm", "a weight as long as its last axis", { x, weight });
     return x;
   },
   decompose: ({ x, weight, eps }) => mul(mul(x, inverseRms(x, { eps })), weight),

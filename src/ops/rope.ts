@@ -19,11 +19,7 @@ export const rope: Op<["x", "cos", "sin"]> = defineOp("rope", {
     const half = cos.shape[1] ?? 0;
     const fits = x.shape.length === 3 && cos.shape[0] === x.shape[0] && 2 * half <= x.shape[2]!;
     if (!fits || cos.shape.join() !== sin.shape.join())
-      throw shapeError("rope", "x (N, H, D) with cos and sin (N, R/2), R ≤ D", {
-        x: x.shape,
-        cos: cos.shape,
-        sin: sin.shape,
-      });
+      throw shapeError("rope", "x (N, H, D) with cos and sin (N, R/2), R ≤ D", { x, cos, sin });
     return x;
   },
   decompose({ x, cos, sin }) {

@@ -1,5 +1,5 @@
 import { sizeOf } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkIds, defineOp, type Op, shapeError } from "./define.ts";
 import { gatherRows } from "./gather-rows.ts";
 
 /** A (`rows`, C) matrix of zeros to which each row of `updates` (…, C) is added at its id. */
@@ -7,10 +7,8 @@ export const scatterRows: Op<["updates", "ids"], { rows: number }> = defineOp("s
   inputs: ["updates", "ids"],
   infer({ updates, ids, rows }) {
     if (updates.shape.slice(0, -1).join() !== ids.shape.join())
-      throw shapeError("scatterRows", "one row of updates for each id", {
-        updates: updates.shape,
-        ids: ids.shape,
-      });
+      throw shapeError("scatterRows", "one row of updates for each id", { updates, ids });
+    checkIds("scatterRows", ids);
     return { shape: [rows, updates.shape.at(-1)!], dtype: updates.dtype };
   },
   evaluate({ updates, ids, node }) {

@@ -1,5 +1,5 @@
 import { broadcastShapes } from "../tensor/shape.ts";
-import { defineOp, type Op, shapeError } from "./define.ts";
+import { checkDtypes, defineOp, type Op, shapeError } from "./define.ts";
 import { broadcastOffsets } from "./elementwise.ts";
 import { constant } from "./leaf.ts";
 import { sumTo } from "./sum-to.ts";
@@ -10,12 +10,8 @@ export const select: Op<["condition", "a", "b"]> = defineOp("select", {
   infer({ condition, a, b }) {
     const values = broadcastShapes(a.shape, b.shape);
     const shape = values && broadcastShapes(values, condition.shape);
-    if (!shape)
-      throw shapeError("select", "shapes that broadcast", {
-        condition: condition.shape,
-        a: a.shape,
-        b: b.shape,
-      });
+    if (!shape) throw shapeError("select", "shapes that broadcast", { condition, a, b });
+    checkDtypes("select", { a, b });
     return { shape, dtype: a.dtype };
   },
   evaluate({ condition, a, b, node }) {

@@ -9,7 +9,7 @@ export const slice: Op<["x"], { axis: number; start: number; end: number }> = de
     const size = x.shape[axis];
     if (size === undefined || start < 0 || end > size || start > end)
       throw shapeError("slice", "a range inside its axis", {
-        x: x.shape,
+        x,
         range: [axis, start, end],
       });
     return { shape: x.shape.with(axis, end - start), dtype: x.dtype };

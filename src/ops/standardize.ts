@@ -17,9 +17,7 @@ export const standardize: Op<["x"], { groups: number }, { eps: number }> = defin
   defaults: { eps: 1e-5 },
   infer({ x, groups }) {
     if (x.shape.length !== 4 || x.shape[1]! % groups !== 0)
-      throw shapeError("standardize", `(B, C, H, W) with C a multiple of ${groups}`, {
-        x: x.shape,
-      });
+      throw shapeError("standardize", `(B, C, H, W) with C a multiple of ${groups}`, { x });
     return x;
   },
   decompose({ x, groups, eps }) {

@@ -11,7 +11,7 @@ export const swiglu: Op<["gate", "up"]> = defineOp("swiglu", {
   inputs: ["gate", "up"],
   infer({ gate, up }) {
     if (!sameShape(gate.shape, up.shape))
-      throw shapeError("swiglu", "two equal shapes", { gate: gate.shape, up: up.shape });
+      throw shapeError("swiglu", "two equal shapes", { gate, up });
     return gate;
   },
   decompose: ({ gate, up }) => mul(silu(gate), up),

@@ -6,7 +6,7 @@ export const transpose: Op<["x"], { perm: readonly number[] }> = defineOp("trans
   inputs: ["x"],
   infer({ x, perm }) {
     if ([...perm].sort((a, b) => a - b).join() !== x.shape.map((_, axis) => axis).join())
-      throw shapeError("transpose", "a permutation of its axes", { x: x.shape, perm });
+      throw shapeError("transpose", "a permutation of its axes", { x, perm });
     return { shape: perm.map((axis) => x.shape[axis]!), dtype: x.dtype };
   },
   evaluate({ x, perm, node }) {

@@ -10,8 +10,7 @@ export const upsampleNearest: Op<["x"], object, { scale: number }> = defineOp("u
   defaults: { scale: 2 },
   infer({ x, scale }) {
     const [B, C, H, W] = x.shape as [number, number, number, number];
-    if (x.shape.length !== 4)
-      throw shapeError("upsampleNearest", "an image (B, C, H, W)", { x: x.shape });
+    if (x.shape.length !== 4) throw shapeError("upsampleNearest", "an image (B, C, H, W)", { x });
     return { shape: [B, C, scale * H, scale * W], dtype: x.dtype };
   },
   decompose({ x, scale, node }) {
