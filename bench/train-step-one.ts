@@ -8,9 +8,16 @@ import { resolveTargets } from "../src/adapter/targets.ts";
 import { loadModel } from "../src/api/load-model.ts";
 import { openEngine } from "../src/api/open-engine.ts";
 import type { Tensors } from "../src/backends/backend.ts";
+import type { Graph } from "../src/ir/graph.ts";
 import { Random } from "../src/tensor/random.ts";
 import { tensor } from "../src/tensor/tensor.ts";
-import { trainableParameters, trainingGraph, type TrainPlan } from "../src/train/plan.ts";
+import {
+  stepShape,
+  trainableParameters,
+  trainingGraph,
+  type TrainPlan,
+} from "../src/train/plan.ts";
+import { stepPrograms } from "../src/train/step-programs.ts";
 import type { StepJob, StepResult } from "./step-jobs.ts";
 
 const job = JSON.parse(process.argv[2]!) as StepJob;
@@ -34,7 +41,9 @@ const engine = await openEngine(model.checkpoint.weights, {
 });
 const beforeCompile = performance.now();
 // compiled while the engine's thread starts
-const compiling = engine.compile(trainingGraph(plan, { batch, length, rows, hasSegments: false }));
+const feeds = randomBatch(Number(config["vocab_size"]));
+const graphFor = (feeds: Tensors): Graph => trainingGraph(plan, stepShape(feeds));
+const compiling = stepPrograms({ engine, graphFor }).get(feeds);
 await Promise.all(
   trainableParameters(plan).map(({ name, shape }) =>
     engine.set(name!, initialTensor(adapter, name!, shape, 0)),
@@ -43,7 +52,6 @@ await Promise.all(
 const program = await compiling;
 const compileSeconds = (performance.now() - beforeCompile) / 1000;
 
-const feeds = randomBatch(Number(config["vocab_size"]));
 const losses: number[] = [];
 const stepSeconds: number[] = [];
 let firstStepSeconds = 0;

@@ -21,16 +21,21 @@ import { trainLoop } from "../src/train/trainer.ts";
 import { tinyModel } from "./support/tiny.ts";
 
 const config = lora({ r: 4, alpha: 8, targetModules: "all-linear" });
+/** So few elements that the engine computes halves of a batch at the same time. */
+const few = lora({ r: 2, alpha: 4, targetModules: ["q_proj", "down_proj"] });
 const engines: Engine[] = [];
 afterEach(async () => {
   for (const engine of engines.splice(0)) await engine.dispose();
 });
 
-async function setUp(dropout = 0): Promise<{ engine: Engine; plan: TrainPlan }> {
+async function setUp(
+  dropout = 0,
+  { threads = 1, targets = config } = {},
+): Promise<{ engine: Engine; plan: TrainPlan }> {
   const model = await tinyModel("llama");
   const graph = causalLM(model.config, { batch: 1, length: 1 });
   const candidates = loraCandidates([graph.head(graph.hidden)]);
-  const sites = resolveTargets({ ...config, dropout }, candidates, {
+  const sites = resolveTargets({ ...targets, dropout }, candidates, {
     defaults: [],
     head: "lm_head",
   });
@@ -40,10 +45,10 @@ async function setUp(dropout = 0): Promise<{ engine: Engine; plan: TrainPlan }> 
     trainsWeight: () => false,
     checkpointing: false,
   };
-  const engine = createOnnxEngine({ weights: model.weights, threads: 1 });
+  const engine = createOnnxEngine({ weights: model.weights, threads });
   engines.push(engine);
   for (const { name, shape } of trainableParameters(plan))
-    await engine.set(name!, initialTensor(config, name!, shape, 7));
+    await engine.set(name!, initialTensor(targets, name!, shape, 7));
   return { engine, plan };
 }
 
@@ -145,8 +150,12 @@ describe("trainLoop", () => {
     });
   });
 
-  it("continues from a saved state to the same bits, with dropout", async () => {
-    const [once, twice, later] = [await setUp(0.3), await setUp(0.3), await setUp(0.3)];
+  it.each([
+    { name: "one thread", options: {} },
+    { name: "halves in two threads", options: { threads: 2, targets: few } },
+  ])("continues from a saved state to the same bits, with dropout: $name", async ({ options }) => {
+    const fresh = (): ReturnType<typeof setUp> => setUp(0.3, options);
+    const [once, twice, later] = [await fresh(), await fresh(), await fresh()];
     const uninterrupted = lossesOf(await run(setupFor(once.engine, once.plan, {})));
     let kept: RunState = freshState;
     const save = (state: RunState): Promise<string> => Promise.resolve(((kept = state), "memory"));
@@ -160,6 +169,23 @@ describe("trainLoop", () => {
       await stateOf(later.engine, later.plan),
     ];
     for (const [name, value] of want) expect(got.get(name)!.data, name).toEqual(value.data);
+  });
+
+  it("computes halves of a batch at the same time where there are two threads, within 1e-5", async () => {
+    const one = await setUp(0, { targets: few });
+    const wanted = lossesOf(await run(setupFor(one.engine, one.plan, {})));
+    const two = await setUp(0, { threads: 2, targets: few });
+    const shape = { batch: 2, length: 12, rows: 22, hasSegments: false };
+    expect(await two.engine.compilePaired!(trainingGraph(two.plan, shape))).toBeDefined();
+    const got = lossesOf(await run(setupFor(two.engine, two.plan, {})));
+    got.forEach((loss, i) => {
+      expect(Math.abs(loss - wanted[i]!)).toBeLessThan(1e-5);
+    });
+    const [a, b] = [await stateOf(one.engine, one.plan), await stateOf(two.engine, two.plan)];
+    for (const [name, { data }] of a)
+      data.forEach((value, i) => {
+        expect(Math.abs(Number(value) - Number(b.get(name)!.data[i])), name).toBeLessThan(1e-4);
+      });
   });
 
   it("stops on a signal after the step in flight", async () => {

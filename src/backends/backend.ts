@@ -15,6 +15,15 @@ export interface Program {
   dispose(): Promise<void>;
 }
 
+/** A compiled graph that runs twice at the same time. */
+export interface PairedProgram {
+  /** Runs the graph on both feeds and returns the outputs of each; the gradients of both are added. */
+  run(feeds: Pair<Tensors>): Promise<Pair<Record<string, Tensor>>>;
+  /** Releases what only this program holds. */
+  dispose(): Promise<void>;
+}
+export type Pair<T> = readonly [T, T];
+
 /** One AdamW update of the trainable parameters, after clipping the gradients by their global norm. */
 export interface AdamWStep {
   /** Number of this update, from 1 (bias correction). */
@@ -45,6 +54,11 @@ export interface Engine {
   readonly lossScale?: number;
   /** @throws LorikeetError `unsupported-op` when an op can be neither lowered nor decomposed */
   compile(graph: Graph): Promise<Program>;
+  /**
+   * As `compile`, for two runs at the same time on half of the processor each: both halves of a batch take less time so
+   * than the whole. Absent, or undefined for `graph`: nothing would be gained.
+   */
+  compilePaired?(graph: Graph): Promise<PairedProgram | undefined>;
   /** Current value of a state tensor. Moments and gradients that were never written are zeros. */
   get(name: string): Promise<Tensor>;
   /** Sets a state tensor; a new name must be a parameter of a graph before it is run. */

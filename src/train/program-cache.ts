@@ -28,10 +28,15 @@ export function programCache(
   };
   return {
     get(batch) {
-      const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
-      return programs.get(sizes.sort().join("; "), () => compile(batch));
+      return programs.get(sizesOf(batch), () => compile(batch));
     },
     isLean: () => isLean,
     dispose: programs.dispose,
   };
+}
+
+/** Names and shapes of what `batch` holds: what its program is made for. */
+export function sizesOf(batch: Batch): string {
+  const sizes = Object.entries(batch).map(([name, { shape }]) => `${name} ${shape.join()}`);
+  return sizes.sort().join("; ");
 }

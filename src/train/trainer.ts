@@ -4,16 +4,16 @@ import { tensor } from "../tensor/tensor.ts";
 import type { EndReason, TrainEvent } from "./events.ts";
 import { adamw } from "./optimizer.ts";
 import { failOn, rowsIn } from "./non-finite-loss.ts";
-import { programCache } from "./program-cache.ts";
 import type { Batch, RunState, TrainSetup, Window } from "./setup.ts";
+import { stepPrograms } from "./step-programs.ts";
 
 /**
  * Trains: forward and backward over each window's batches, AdamW, evaluation, checkpoints. Yields what happens.
  * @throws LorikeetError `non-finite-loss` naming the step and the batch, after saving the last good state
  */
 export async function* trainLoop(setup: TrainSetup): AsyncGenerator<TrainEvent, void, undefined> {
-  const { engine, totalSteps, evalSteps, saveSteps, now } = setup;
-  const programs = programCache(engine, setup.graphFor, setup.leanGraphFor);
+  const { totalSteps, evalSteps, saveSteps, now } = setup;
+  const programs = stepPrograms(setup);
   const clock = { began: now(), tokens: setup.state.tokens };
   let state = setup.state;
   let reason: EndReason = "completed";

@@ -1,18 +1,27 @@
 /** @file The engine that runs programs on ONNX Runtime, in a thread of its own. */
 import { LorikeetError } from "../../errors.ts";
 import { type Graph, rootsOf, topological } from "../../ir/graph.ts";
+import type { OnnxProfile } from "../../ir/rules.ts";
 import { isFrozen } from "../../ops/leaf.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import type { AdamWStep, Engine, Program, Tensors, WeightSource } from "../backend.ts";
+import type {
+  AdamWStep,
+  Engine,
+  PairedProgram,
+  Program,
+  Tensors,
+  WeightSource,
+} from "../backend.ts";
 import { emitGraph, type WeightLocations } from "./emit.ts";
+import { gainsFromPairs, halfOfThreads } from "./pairs.ts";
+import { Hosts } from "./hosts.ts";
 import { type ChooseStorage, lowerGraph } from "./lower.ts";
 import type { OnnxExternalData } from "./proto.ts";
-import type { Response } from "./protocol.ts";
+import { expectKind, type ProgramSpec } from "./protocol.ts";
 import { QuantizedWeights } from "./quantized-weights.ts";
 import type { SessionOptions } from "./session.ts";
 import { type BaseDType, chooseStorage } from "./storage.ts";
 import { WeightFiles } from "./weight-files.ts";
-import { WorkerClient } from "./worker-client.ts";
 
 /**
  * What memory is spent on: `lean` gives it back after each use, which costs time; `packed` copies weights into the layout
@@ -42,11 +51,13 @@ export function createOnnxEngine(options: OnnxEngineOptions): Engine {
 
 class OnnxEngine implements Engine {
   readonly name: string;
-  private readonly client: WorkerClient;
+  private readonly hosts: Hosts;
   private readonly files: WeightFiles;
   private readonly coded: QuantizedWeights;
   private readonly session: SessionOptions;
   private readonly storage: ChooseStorage;
+  /** Threads of each of two programs at the same time; 0: there are no two. */
+  private readonly half: number;
   private programs = 0;
 
   constructor(options: OnnxEngineOptions) {
@@ -56,7 +67,7 @@ class OnnxEngine implements Engine {
     this.files = new WeightFiles(weights);
     this.coded = new QuantizedWeights(weights);
     this.storage = (roots) => chooseStorage(roots, weights, baseDtype);
-    this.client = new WorkerClient();
+    this.hosts = new Hosts();
     this.session = {
       provider,
       threads: options.threads ?? 0,
@@ -65,47 +76,73 @@ class OnnxEngine implements Engine {
       packsWeights: options.memory === "packed",
       ...(options.profilePrefix !== undefined && { profilePrefix: options.profilePrefix }),
     };
+    // what is spent once for each program would be spent twice
+    const isPlain = provider === "cpu" && (options.memory ?? "fast") === "fast";
+    this.half = isPlain ? halfOfThreads(this.session.threads) : 0;
   }
 
   async compile(graph: Graph): Promise<Program> {
-    const profile = this.session.provider === "webgpu" ? "webgpu" : "cpu";
-    const lowered = lowerGraph(graph, profile, this.storage);
-    const spec = emitGraph(lowered, profile, await this.locate(lowered));
+    const { first } = this.hosts;
+    const spec = await this.specOf(lowerGraph(graph, this.profile(), this.storage));
     const program = this.programs++;
-    await this.client.send({ type: "compile", program, spec, options: this.session });
+    await first.send({ type: "compile", program, spec, options: this.session });
     return {
       run: async (feeds: Tensors) => {
-        const own = Object.entries(feeds).map(([name, value]) => [name, alone(value)]);
-        const request = { program, feeds: Object.fromEntries(own) as Tensors };
-        const response = await this.client.send({ type: "run", ...request });
+        const response = await first.send({ type: "run", program, feeds: allAlone(feeds) });
         return expectKind(response, "tensors").values;
       },
       dispose: async () => {
-        await this.client.send({ type: "release", program });
+        await first.send({ type: "release", program });
       },
     };
   }
 
+  async compilePaired(graph: Graph): Promise<PairedProgram | undefined> {
+    if (this.half === 0) return undefined;
+    const lowered = lowerGraph(graph, this.profile(), this.storage);
+    if (!gainsFromPairs(lowered)) return undefined;
+    const spec = await this.specOf(lowered);
+    const options = { ...this.session, threads: this.half };
+    const paired = await this.hosts.compile(this.programs++, spec, options);
+    return {
+      run: ([a, b]) => this.hosts.run(paired, [allAlone(a), allAlone(b)]),
+      dispose: () => this.hosts.release(paired),
+    };
+  }
+
   async get(name: string): Promise<Tensor> {
-    return expectKind(await this.client.send({ type: "get", name }), "tensor").value;
+    await this.hosts.collect();
+    return expectKind(await this.hosts.first.send({ type: "get", name }), "tensor").value;
   }
 
   async set(name: string, value: Tensor): Promise<void> {
-    await this.client.send({ type: "set", name, value: alone(value) });
+    await this.hosts.collect();
+    this.hosts.changed(name);
+    await this.hosts.first.send({ type: "set", values: { [name]: alone(value) } });
   }
 
   async applyGradients(update: AdamWStep): Promise<{ gradNorm: number }> {
-    const { gradNorm } = expectKind(await this.client.send({ type: "apply", update }), "norm");
+    await this.hosts.collect();
+    this.hosts.changed();
+    const { gradNorm } = expectKind(await this.hosts.first.send({ type: "apply", update }), "norm");
     return { gradNorm };
   }
 
   async clearGradients(): Promise<void> {
-    await this.client.send({ type: "clear" });
+    await this.hosts.clear();
   }
 
   async dispose(): Promise<void> {
-    await this.client.dispose();
+    await this.hosts.dispose();
     await this.files.dispose();
+  }
+
+  private profile(): OnnxProfile {
+    return this.session.provider === "webgpu" ? "webgpu" : "cpu";
+  }
+
+  private async specOf(lowered: Graph): Promise<ProgramSpec> {
+    return emitGraph(lowered, this.profile(), await this.locate(lowered));
   }
 
   /** One weight after the other, so that no more than one is in this thread's memory. */
@@ -115,6 +152,10 @@ class OnnxEngine implements Engine {
       locations.set(name!, await this.files.locate(name!, dtype, this.coded.compute(name!)));
     return locations;
   }
+}
+
+function allAlone(feeds: Tensors): Tensors {
+  return Object.fromEntries(Object.entries(feeds).map(([name, value]) => [name, alone(value)]));
 }
 
 /** `value` with a buffer of its own: a view would take all of its buffer along to the other thread. */
@@ -131,16 +172,5 @@ function baseDTypeOf({ provider, baseDtype = "auto" }: OnnxEngineOptions): BaseD
     "unsupported-base-dtype",
     `Expected the base in f32 on WebGPU, got ${baseDtype}: ONNX Runtime does not decode it there`,
     { hint: "leave out --base-dtype, or use --device cpu or cuda" },
-  );
-}
-
-function expectKind<K extends Response["kind"]>(
-  response: Response,
-  kind: K,
-): Response & { kind: K } {
-  if (response.kind === kind) return response as Response & { kind: K };
-  throw new LorikeetError(
-    "engine-internal",
-    `Expected an answer of kind ${kind}, got ${response.kind}`,
   );
 }

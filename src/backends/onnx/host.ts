@@ -41,7 +41,15 @@ export class Host {
       case "get":
         return { kind: "tensor", value: this.parameters.get(request.name) };
       case "set":
-        this.parameters.set(request.name, request.value);
+        for (const [name, value] of Object.entries(request.values))
+          this.parameters.set(name, value);
+        return { kind: "none" };
+      case "copy":
+        return { kind: "tensors", values: copied(this.parameters.feeds(request.names)) };
+      case "takeGradients":
+        return { kind: "tensors", values: this.parameters.takeGradients() };
+      case "addGradients":
+        this.parameters.addGradients(gradientsOf(request.values));
         return { kind: "none" };
       case "apply":
         return { kind: "norm", gradNorm: this.parameters.apply(request.update) };
@@ -79,14 +87,22 @@ export class Host {
     const offset = Number(feeds["cache_offset"]?.data[0] ?? 0);
     for (const [name, value] of Object.entries(caches))
       this.caches.store(name, results[value]!, offset);
-    this.parameters.addGradients(
-      Object.entries(gradients).map(([name, value]) => [
-        name,
-        results[value]!.data as Float32Array,
-      ]),
-    );
+    const own = Object.entries(gradients).map(([name, value]) => [name, results[value]!] as const);
+    this.parameters.addGradients(gradientsOf(Object.fromEntries(own)));
     return Object.fromEntries(
       Object.entries(outputs).map(([name, value]) => [name, results[value]!]),
     );
   }
+}
+
+function gradientsOf(values: Readonly<Record<string, Tensor>>): [string, Float32Array][] {
+  return Object.entries(values).map(([name, { data }]) => [name, data as Float32Array]);
+}
+
+function copied(values: Readonly<Record<string, Tensor>>): Record<string, Tensor> {
+  const copies = Object.entries(values).map(([name, value]) => [
+    name,
+    { ...value, data: value.data.slice() },
+  ]);
+  return Object.fromEntries(copies) as Record<string, Tensor>;
 }

@@ -96,6 +96,15 @@ export class Parameters {
     }
   }
 
+  /** The gradients that were added up, by parameter; they are clear then. */
+  takeGradients(): Record<string, Tensor> {
+    const taken = [...this.byName].flatMap(([name, { shape, gradient }]) =>
+      gradient ? [[name, tensor("f32", shape, gradient)] as const] : [],
+    );
+    this.clearGradients();
+    return Object.fromEntries(taken);
+  }
+
   /** Clips, applies AdamW and clears; leaves the parameters alone when the norm is not finite. */
   apply(update: AdamWStep): number {
     const entries = [...this.byName].filter(

@@ -44,7 +44,10 @@ export type Request =
     }
   | { readonly type: "release"; readonly program: number }
   | { readonly type: "get"; readonly name: string }
-  | { readonly type: "set"; readonly name: string; readonly value: Tensor }
+  | { readonly type: "set"; readonly values: Readonly<Record<string, Tensor>> }
+  | { readonly type: "copy"; readonly names: readonly string[] }
+  | { readonly type: "takeGradients" }
+  | { readonly type: "addGradients"; readonly values: Readonly<Record<string, Tensor>> }
   | { readonly type: "apply"; readonly update: AdamWStep }
   | { readonly type: "clear" };
 
@@ -90,4 +93,19 @@ export function fromPlainError({ code, message, hint, stack }: PlainError): Lori
     ...(hint !== undefined && { hint }),
     ...(stack && { cause: stack }),
   });
+}
+
+/**
+ * `response` as the kind that was asked for.
+ * @throws LorikeetError `engine-internal` when it is another
+ */
+export function expectKind<K extends Response["kind"]>(
+  response: Response,
+  kind: K,
+): Response & { kind: K } {
+  if (response.kind === kind) return response as Response & { kind: K };
+  throw new LorikeetError(
+    "engine-internal",
+    `Expected an answer of kind ${kind}, got ${response.kind}`,
+  );
 }
