@@ -1,13 +1,15 @@
-/** @file Runs every GPU check without a test runner: `node run.js [start of names]`. Prints one line a check. */
+/** @file Runs every GPU check without a test runner: `node run.js [start of names]…`. Prints one line a check. */
 import { openDevice } from "../../src/backends/cuda/device.ts";
 import { allChecks } from "./all.ts";
 import { Skipped } from "./check.ts";
 
-const wanted = process.argv[2] ?? "";
+const wanted = process.argv.slice(2);
 const device = openDevice(0);
 let [passed, failed, skipped] = [0, 0, 0];
 console.log(`${device.info.name}, compute capability ${device.info.capability.join(".")}`);
-const chosen = allChecks.filter(({ name }) => name.startsWith(wanted));
+const chosen = allChecks.filter(
+  ({ name }) => wanted.length === 0 || wanted.some((start) => name.startsWith(start)),
+);
 for (const check of chosen) check.prepare?.();
 for (const check of chosen) {
   const start = performance.now();
