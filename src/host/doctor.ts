@@ -1,17 +1,9 @@
 import { constants } from "node:fs";
 import { access, stat, statfs } from "node:fs/promises";
-import {
-  arch,
-  availableParallelism,
-  cpus,
-  freemem,
-  homedir,
-  release,
-  totalmem,
-  type,
-} from "node:os";
-import { join, resolve } from "node:path";
-import { hubToken } from "./hub.ts";
+import { arch, availableParallelism, cpus, freemem, release, totalmem, type } from "node:os";
+import { resolve } from "node:path";
+import { getHFHubCachePath } from "@huggingface/hub";
+import { hubToken, isOffline } from "./hub-access.ts";
 
 /** What one look at the machine found. `missing` stops Lorikeet from working; `limited` only some of it. */
 export interface Finding {
@@ -114,13 +106,11 @@ async function probeEmbeddedModel(): Promise<Finding> {
 }
 
 async function probeHubCache(): Promise<Finding> {
-  const home = process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface");
-  const cache = process.env["HF_HUB_CACHE"] ?? join(home, "hub");
   const hasToken = (await hubToken()) !== undefined;
   const detail = [
-    cache,
+    getHFHubCachePath(),
     hasToken ? "token found" : "no token",
-    ...(process.env["HF_HUB_OFFLINE"] === "1" ? ["offline mode"] : []),
+    ...(isOffline() ? ["offline mode"] : []),
   ].join(", ");
   return { name: "Model cache", status: "ok", detail };
 }

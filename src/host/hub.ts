@@ -1,8 +1,9 @@
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import { getHFHubCachePath, HubApiError, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub"; // prettier-ignore
+import { getHFHubCachePath, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub";
 import { LorikeetError } from "../errors.ts";
+import { asFileError } from "./file-errors.ts";
+import { type HubAccess, hubAccess, hubFetch, type HubSubject, isOffline } from "./hub-access.ts";
 import { downloadHubFile } from "./hub-download.ts";
 import { ADAPTER, type HubKind, MODEL, PIPELINE } from "./hub-files.ts";
 
@@ -64,78 +65,66 @@ async function fetchSnapshot(
     options.cacheDir ?? getHFHubCachePath(),
     `models--${id.replace("/", "--")}`,
   );
-  if (options.offline ?? isSet("HF_HUB_OFFLINE")) return cached(repository, id, revision);
-  const access = await accessOf(options);
+  if (options.offline ?? isOffline()) return cached(repository, id, revision);
+  const access = await hubAccess(options);
+  const subject = { id, revision };
+  const ask = { hubUrl: access.url, fetch: hubFetch(access, subject) };
   try {
-    const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...access });
+    const { sha } = await modelInfo({ name: id, revision, additionalFields: ["sha"], ...ask });
     const snapshot = join(repository, "snapshots", sha);
-    const files = await neededFiles({ id, sha, kind }, access);
-    await fetchFiles(files, { id, sha, repository, snapshot }, access, options.onProgress);
-    const reference = join(repository, "refs", revision);
-    await mkdir(dirname(reference), { recursive: true });
-    if (sha !== revision) await writeFile(reference, sha);
+    const files = await neededFiles({ id, sha, kind }, ask);
+    const place = { sha, blobs: join(repository, "blobs"), snapshot };
+    await fetchFiles(files, { access, subject, place }, options.onProgress);
+    if (sha !== revision) await note(join(repository, "refs", revision), sha);
     return snapshot;
   } catch (cause) {
-    throw explained(cause, { id, revision, hasToken: access.accessToken !== undefined });
+    if (!(cause instanceof SyntaxError)) throw asFileError(cause, repository, "written");
+    throw new LorikeetError("hub-unreachable", `Expected JSON of ${access.url} about ${id}, got something else`, { hint: "A proxy or a login page may answer in the hub's place; check HF_ENDPOINT.", cause }); // prettier-ignore
   }
 }
 
-interface Access {
-  readonly hubUrl: string;
-  readonly accessToken?: string;
+/** Writes down that the branch or tag `reference` stands at commit `sha`, unless it says so: a cache may be read-only. */
+async function note(reference: string, sha: string): Promise<void> {
+  if ((await readFile(reference, "utf8").catch(() => "")) === sha) return;
+  await mkdir(dirname(reference), { recursive: true });
+  await writeFile(reference, sha);
 }
 
-async function accessOf({ hubUrl, token }: HubOptions): Promise<Access> {
-  const accessToken = token ?? (await hubToken());
-  return {
-    hubUrl: hubUrl ?? process.env["HF_ENDPOINT"] ?? "https://huggingface.co",
-    ...(accessToken !== undefined && { accessToken }),
-  };
-}
-
-/** The token in the environment, or the one that `hf auth login` saved. */
-export async function hubToken(): Promise<string | undefined> {
-  const home = process.env["HF_HOME"] ?? join(homedir(), ".cache", "huggingface");
-  const path = process.env["HF_TOKEN_PATH"] ?? join(home, "token");
-  const token = process.env["HF_TOKEN"] ?? (await readFile(path, "utf8").catch(() => ""));
-  return token.trim() || undefined;
-}
-
-function isSet(variable: string): boolean {
-  return /^(1|true|yes|on)$/i.test(process.env[variable] ?? "");
+/** Where the files of one commit come from and go to. */
+interface Fetching {
+  readonly access: HubAccess;
+  readonly subject: HubSubject;
+  readonly place: { readonly sha: string; readonly blobs: string; readonly snapshot: string };
 }
 
 async function fetchFiles(
   files: readonly ListFileEntry[],
-  { id, sha, repository, snapshot }: { id: string; sha: string; repository: string; snapshot: string }, // prettier-ignore
-  access: Access,
+  { access, subject, place }: Fetching,
   onProgress: HubOptions["onProgress"],
 ): Promise<void> {
-  const { hubUrl, accessToken } = access;
-  const headers: Record<string, string> = accessToken === undefined ? {} : { Authorization: `Bearer ${accessToken}` }; // prettier-ignore
   for (const { path, size, oid, lfs } of files) {
     const file = {
-      url: `${hubUrl}/${id}/resolve/${sha}/${path}`,
+      url: `${access.url}/${subject.id}/resolve/${place.sha}/${path}`,
       size,
       oid: lfs?.oid ?? oid!,
-      isSha256: lfs !== undefined,
-      blobs: join(repository, "blobs"),
-      link: join(snapshot, path),
+      blobs: place.blobs,
+      link: join(place.snapshot, path),
     };
-    await downloadHubFile(file, headers, (have) => onProgress?.({ file: path, have, size }));
+    const onBytes = (have: number): void => onProgress?.({ file: path, have, size });
+    await downloadHubFile(file, { access, subject, onBytes });
   }
 }
 
 async function neededFiles(
   { id, sha, kind }: { id: string; sha: string; kind: HubKind },
-  access: Access,
+  ask: { readonly hubUrl: string; readonly fetch: typeof fetch },
 ): Promise<ListFileEntry[]> {
   const files: ListFileEntry[] = [];
   for await (const file of listFiles({
     repo: id,
     revision: sha,
     recursive: kind.recursive,
-    ...access,
+    ...ask,
   }))
     if (file.type === "file") files.push(file);
   const paths = files.map(({ path }) => path);
@@ -159,22 +148,4 @@ async function cached(repository: string, id: string, revision: string): Promise
   )
     return snapshot;
   throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
-}
-
-function explained(
-  cause: unknown,
-  { id, revision, hasToken }: { id: string; revision: string; hasToken: boolean },
-): unknown {
-  if (cause instanceof LorikeetError) return cause;
-  if (!(cause instanceof HubApiError))
-    return new LorikeetError("hub-unreachable", `Expected an answer of the hub about ${id}, got none`, { hint: "Check the connection; a model that is in the cache loads with HF_HUB_OFFLINE=1.", cause }); // prettier-ignore
-  const { statusCode: status, message } = cause;
-  const where = `https://huggingface.co/${id}`;
-  if (status === 403 || /restricted|awaiting a review/i.test(message))
-    return new LorikeetError("hub-gated", `Expected access to ${id}, which its owner gives on request only`, { hint: `Ask for it at ${where}, then set HF_TOKEN to a token of that account.`, cause }); // prettier-ignore
-  if (status === 401)
-    return new LorikeetError("hub-private", `Expected ${id} to be readable${hasToken ? " with this HF_TOKEN" : ""}; it is private or does not exist`, { hint: "Check the name; for a private model set HF_TOKEN to a token that may read it.", cause }); // prettier-ignore
-  if (status === 404)
-    return new LorikeetError("hub-not-found", `Expected a model ${id} at revision ${revision}, the hub has none`, { hint: `Check the name at ${where}.`, cause }); // prettier-ignore
-  return new LorikeetError("hub-unreachable", `Expected an answer of the hub about ${id}, got status ${status}`, { hint: "Try again later; what was downloaded is kept.", cause }); // prettier-ignore
 }
