@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -53,4 +53,15 @@ test("a run that has saved nothing yet is one: another one does not take its fol
   await claim({ resume: true });
   await claim({ overwrite: true });
   expect(await readdir(folder)).toEqual([]);
+});
+
+test("what a killed run was writing is gone when the next one claims the folder", async () => {
+  const folder = await mkdtemp(join(root, "killed-"));
+  const left = ["train-config.yaml.60191050.tmp", "adapter_model.safetensors.0a1b2c3d.tmp"];
+  const others = ["notes.tmp", "mine.60191050.tmp"];
+  for (const name of [...left, ...others]) await writeFile(join(folder, name), "");
+  await save(folder, { step: 2 }, 2);
+  await mkdir(join(folder, "checkpoint-3.tmp"));
+  await claimOutput(folder, checkTrainConfig({ data: "chats.jsonl", resume: true }));
+  expect((await readdir(folder)).sort()).toEqual(["checkpoint-2", ...others].sort());
 });

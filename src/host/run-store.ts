@@ -110,16 +110,15 @@ export async function hasAdapter(folder: string): Promise<boolean> {
 }
 
 /**
- * Makes sure that a run may write into `folder`: it is empty of runs, or the run there is resumed or overwritten.
+ * Makes sure that a run may write into `folder`: it is empty of runs, or the run there is resumed or overwritten. What a
+ * killed run was writing is removed.
  * @throws LorikeetError `output-exists` when there is a run and neither was asked for; `run-changed`
  */
 export async function claimOutput(folder: string, config: TrainConfig): Promise<void> {
   const metrics = await stat(join(folder, RUN_FILES.metrics)).catch(() => undefined);
   const hasBegun = metrics !== undefined && metrics.size > 0; // it may be running still
   const isTaken = hasBegun || (await hasAdapter(folder)) || (await stepsIn(folder)).length > 0;
-  if (!isTaken) return;
-  if (config.resume) return checkSameLora(folder, config);
-  if (!config.overwrite)
+  if (isTaken && !config.resume && !config.overwrite)
     throw new LorikeetError(
       "output-exists",
       `Expected ${folder} to hold no run yet; it holds one`,
@@ -127,6 +126,9 @@ export async function claimOutput(folder: string, config: TrainConfig): Promise<
         hint: "Add --resume to continue it, --overwrite to start anew, or choose another output_dir.",
       },
     );
+  for (const place of [folder, join(folder, "best")]) await removeUnfinished(place);
+  if (!isTaken) return;
+  if (config.resume) return checkSameLora(folder, config);
   for (const step of await stepsIn(folder)) await removeCheckpoint(folder, step);
   for (const name of RESULTS) await rm(join(folder, name), { recursive: true, force: true });
 }
@@ -147,6 +149,15 @@ async function checkSameLora(folder: string, config: TrainConfig): Promise<void>
       faults,
       "Leave them as they were to resume, or start anew: --overwrite, or another output_dir.",
     );
+}
+
+/** Removes files and checkpoints of a run in `folder` that stand under the temporary names they were written to. */
+async function removeUnfinished(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    const whole = /^(.+?)(\.[0-9a-f]{8})?\.tmp$/.exec(name)?.[1];
+    if (whole && (CHECKPOINT.test(whole) || RESULTS.includes(whole)))
+      await rm(join(folder, name), { recursive: true, force: true });
+  }
 }
 
 async function removeCheckpoint(folder: string, step: number): Promise<void> {
