@@ -15,6 +15,7 @@ import { checks as quantize } from "./quantize.ts";
 import { checks as replay } from "./replay.ts";
 import { checks as sanitize } from "./sanitize.ts";
 import { checks as skinny } from "./skinny.ts";
+import { checks as skinnyBoth } from "./skinny-both.ts";
 
 export const allChecks: readonly Check[] = [
   ...attention,
@@ -22,6 +23,7 @@ export const allChecks: readonly Check[] = [
   ...quantize,
   ...fp8,
   ...skinny,
+  ...skinnyBoth,
   ...decode,
   ...golden,
   ...images,

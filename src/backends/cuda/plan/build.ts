@@ -76,9 +76,10 @@ export function buildPlan(parts: EngineParts, graph: Graph, options: PlanOptions
   const done = placeLora(context, groups, sums);
   placeRest(context, sums, storing.stored);
   for (const { placed } of done.groups) addForward(context, placed);
-  for (const { placed, backward } of done.backwards) addBackward(context, placed, backward);
   const joined = joinGradients(context, done.backwards, sums);
-  const stores = addSums(context, sums, done.sums, new Set(joined));
+  for (const { placed, backward } of done.backwards)
+    addBackward(context, placed, backward, joined.low.has(backward));
+  const stores = addSums(context, sums, done.sums, joined.done);
   addSpecials(context, sums, options.attention);
   addCaches(context);
   const own = [...storing.stored].map((node) => ({

@@ -1,16 +1,27 @@
 /** @file Which gradients of a group's adapters are plain products that can be computed together. */
 import type { Node } from "../../../ir/node.ts";
 import type { PlanContext } from "./context.ts";
+import type { LoraBackward } from "./lora.ts";
 import { addGradientsOfA, addGradientsOfB } from "./lora-gradients.ts";
+import { upBackward } from "./lora-up-backward.ts";
 import type { PlacedLora } from "./placement.ts";
 import type { Product, Sum } from "./sums.ts";
 
-/** Gradients of a group's adapters together, where they are plain products. Returns the nodes that are done. */
+/** What is computed together. */
+interface Joined {
+  /** Gradients of parameters. */
+  readonly done: ReadonlySet<Node>;
+  /** Backward passes of groups whose gradients through B are computed, too. */
+  readonly low: ReadonlySet<LoraBackward>;
+}
+
+/** Gradients of a group's adapters together, where they are plain products. */
 export function joinGradients(
   context: PlanContext,
   backwards: PlacedLora["backwards"],
   sums: ReadonlyMap<Node, Sum>,
-): Node[] {
+): Joined {
+  const low = new Set<LoraBackward>();
   const { plan, state } = context;
   /** The one product αaᵀ·b that is the whole gradient of `parameter`. */
   const productOf = (parameter: Node): { root: Node; product: Product } | undefined => {
@@ -23,7 +34,7 @@ export function joinGradients(
       ? { root: root!, product: product! }
       : undefined;
   };
-  return backwards.flatMap(({ placed, backward }) => {
+  const all = backwards.flatMap(({ placed, backward }) => {
     const members = backward.members.flatMap(({ dy, g, adapter }) =>
       adapter && g ? [{ dy, g, adapter }] : [],
     );
@@ -57,13 +68,12 @@ export function joinGradients(
         adapter.rank === members[0]!.adapter.rank && adapter.scale === members[0]!.adapter.scale,
     );
     if (isEven && bs.every((each) => each !== undefined)) {
-      addGradientsOfB(
-        context,
-        placed,
-        members.map(({ dy, adapter }, i) => ({ dy, adapter, u: bs[i]!.product.b })),
-      );
+      const parts = members.map(({ dy, adapter }, i) => ({ dy, adapter, u: bs[i]!.product.b }));
+      const up = upBackward(context, placed, backward);
+      if (addGradientsOfB(context, placed, parts, up)) low.add(backward);
       done.push(...bs.map((each) => each.root));
     }
     return done;
   });
+  return { done: new Set(all), low };
 }

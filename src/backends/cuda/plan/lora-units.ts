@@ -14,6 +14,7 @@ import {
   operand,
   productCall,
 } from "./products.ts";
+import { upBackward } from "./lora-up-backward.ts";
 import { rowsCall } from "./skinny.ts";
 import type { Value } from "./value.ts";
 
@@ -108,24 +109,22 @@ function waysOfPair(
   return { ways: [[both], [added, alone]], reads: [weights] };
 }
 
-/** Units of the backward pass: g = dy·sB, then dx = [dy | g]·[W ; A]. */
+/** Units of the backward pass: g = dy·sB unless `hasLow`, then dx = [dy | g]·[W ; A]. */
 export function addBackward(
   context: PlanContext,
   placed: PlacedGroup,
-  { members, sum, rest }: LoraBackward,
+  backward: LoraBackward,
+  hasLow: boolean,
 ): void {
-  const { block, rank, tokens } = placed;
+  const { members, sum, rest } = backward;
+  const { block, tokens } = placed;
   const dys = members.map(({ dy }) => storedValue(context, dy));
-  const gs = members.flatMap(({ g }) => (g ? [storedValue(context, g)] : []));
   const from: Matrix = { value: dys[0]!, offset: dys[0]!.offset, ld: dys[0]!.ld };
   const g: Matrix = { ...from, offset: from.offset + block.rows };
-  const isWhole = gs.length > 0 && members.every(({ adapter, g: low }) => !adapter || low);
-  if (isWhole) {
-    const shape = { M: tokens, N: rank, K: block.rows } as const;
-    const call = gemmCall(context, { ...shape, a: from, b: placeOf(block.b), d: g });
-    const ways = waysOf([call], upBackwardCall(context, placed, members));
-    const unit = choiceUnit({ name: "lora up backward", ways, reads: dys, writes: gs });
-    addUnit(context, members.findLast((member) => member.g)!.g!, unit);
+  const up = upBackward(context, placed, backward);
+  if (up && !hasLow) {
+    const { ways, reads, writes, at } = up;
+    addUnit(context, at, choiceUnit({ name: "lora up backward", ways, reads, writes }));
   }
   const dx = storedValue(context, sum.node);
   const d = matrixOf(dx, block.columns);
@@ -134,7 +133,7 @@ export function addBackward(
   const { ways, reads } = waysOfPair(context, {
     placed,
     shape: { M: tokens, N: block.columns, K: block.rows, a: from, c, d },
-    low: isWhole ? { a: g, b: placeOf(block.a) } : undefined,
+    low: up ? { a: g, b: placeOf(block.a) } : undefined,
     user: sum.node,
     isBackward: true,
     reads: dys,
@@ -142,30 +141,7 @@ export function addBackward(
   const more = rest.map((product) => productCall(context, product, d, d));
   const unit = choiceUnit({
     ...{ name: "lora backward", ways, rest: more, writes: [dx] },
-    reads: [...dys, ...(isWhole ? gs : []), ...other, ...reads],
+    reads: [...dys, ...(up ? up.writes : []), ...other, ...reads],
   });
   addUnit(context, sum.node, unit);
-}
-
-/** g of all members by the kernel for short sides, if their ranks are equal. */
-function upBackwardCall(
-  context: PlanContext,
-  { tokens }: PlacedGroup,
-  members: LoraBackward["members"],
-): GemmCall | undefined {
-  const adapted = members.filter(({ adapter, g }) => adapter && g);
-  const rank = adapted[0]!.adapter!.rank;
-  if (adapted.some(({ adapter }) => adapter!.rank !== rank)) return undefined;
-  const parts = adapted.map(({ dy, g, adapter }) => {
-    const [x, out] = [storedValue(context, dy), storedValue(context, g!)];
-    const w = context.state.transposedOf(adapter!.b.name!);
-    const K = w.shape[1]!;
-    return {
-      K,
-      w: { value: w, offset: 0, ld: K },
-      x: { value: x, offset: x.offset, ld: x.ld },
-      out: { value: out, offset: out.offset, ld: out.ld },
-    };
-  });
-  return rowsCall(context, { T: tokens, N: rank, parts });
 }

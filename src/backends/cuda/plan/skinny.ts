@@ -43,16 +43,18 @@ export const SKINNY: { readonly bytes: number; readonly counters: number } = {
 };
 const POINTERS = "p".repeat(3 * MAX_PARTS);
 
-function isAligned({ value, offset, ld }: Matrix): boolean {
+/** Whether kernels may read and write the matrix 16 bytes at a time. */
+export function isAligned({ value, offset, ld }: Matrix): boolean {
   return (value.storage === "bf16" || value.storage === "f16") && offset % 8 === 0 && ld % 8 === 0;
 }
 
-function isShort(N: number, parts: number): boolean {
+/** Whether products of `parts` parts with a side of `N` are short enough. */
+export function isShort(N: number, parts: number): boolean {
   return N % 8 === 0 && N <= MAX_SHORT && parts <= MAX_PARTS;
 }
 
 /** `values` filled up to four, as the kernels' tables want them. */
-function four(values: readonly number[]): number[] {
+export function four(values: readonly number[]): number[] {
   return Array.from({ length: MAX_PARTS }, (_, i) => values[i] ?? 0);
 }
 
@@ -69,7 +71,7 @@ function kernelOf(
 }
 
 /** Median of a few timed runs, in milliseconds. */
-function timed({ device }: PlanContext, run: () => void): number {
+export function timed({ device }: Pick<PlanContext, "device">, run: () => void): number {
   run();
   const times = Array.from({ length: 5 }, () => timeOnDevice(device, run)).sort((a, b) => a - b);
   return times[2]!;
