@@ -30,20 +30,23 @@ export function withRoots(graph: Graph, roots: readonly Node[]): Graph {
 export function topological(roots: readonly Node[]): Node[] {
   const order: Node[] = [];
   const seen = new Set<Node>();
-  const stack: { node: Node; next: number }[] = [];
+  const stack: Node[] = [];
+  const next: number[] = [];
   for (const root of roots) {
     if (seen.has(root)) continue;
     seen.add(root);
-    stack.push({ node: root, next: 0 });
+    stack.push(root);
+    next.push(0);
     while (stack.length > 0) {
-      const top = stack.at(-1)!;
-      const input = top.node.inputs[top.next++];
+      const top = stack.length - 1;
+      const input = stack[top]!.inputs[next[top]!++];
       if (!input) {
-        order.push(top.node);
-        stack.pop();
+        order.push(stack.pop()!);
+        next.pop();
       } else if (!seen.has(input)) {
         seen.add(input);
-        stack.push({ node: input, next: 0 });
+        stack.push(input);
+        next.push(0);
       }
     }
   }

@@ -67,11 +67,19 @@ export function defineOp<
   A extends object = NoAttrs,
   D extends object = NoAttrs,
 >(name: string, spec: OpSpec<I, A, D>): Op<I, A, D> {
+  const names = spec.inputs.map(inputName);
+  const isList = spec.inputs.map((input) => input.startsWith("..."));
+  const bindInputs = (values: readonly unknown[]): Record<string, unknown> => {
+    const bound: Record<string, unknown> = {};
+    for (let i = 0; i < names.length; i++)
+      bound[names[i]!] = isList[i] ? values.slice(i) : values[i];
+    return bound;
+  };
   const bind = (values: readonly unknown[], attrs: Attrs): never =>
-    ({ ...bindInputs(spec.inputs, values), ...attrs }) as never;
+    Object.assign(bindInputs(values), attrs) as never;
   const { evaluate, decompose, gradient, onnx } = spec;
   const context = (node: Node, values: readonly unknown[]): never =>
-    ({ ...(bind(values, node.attrs) as object), node }) as never;
+    Object.assign(bindInputs(values), node.attrs, { node }) as never;
   const infer = (inputs: readonly Node[], attrs: Attrs): TypeOf => {
     checkCount(name, spec.inputs, inputs);
     return spec.infer(bind(inputs, attrs));
@@ -127,16 +135,6 @@ function checkCount(op: string, names: readonly string[], inputs: readonly unkno
 
 function inputName(input: string): string {
   return input.replace(/^\.\.\.|\?$/g, "");
-}
-
-function bindInputs<T>(
-  names: readonly string[],
-  values: readonly T[],
-): Record<string, T | readonly T[] | undefined> {
-  const bound: Record<string, T | readonly T[] | undefined> = {};
-  for (const [i, name] of names.entries())
-    bound[inputName(name)] = name.startsWith("...") ? values.slice(i) : values[i];
-  return bound;
 }
 
 /** Checks that the inputs of `op` named here hold numbers of one type. */

@@ -1,4 +1,5 @@
 import type { Node } from "../ir/node.ts";
+import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { add } from "./add.ts";
 import { concat } from "./concat.ts";
 import { defineOp, type Op, shapeError } from "./define.ts";
@@ -36,8 +37,7 @@ export const rope: Op<["x", "cos", "sin"]> = defineOp("rope", {
   },
   onnx(emit, { x, cos, sin, node }) {
     const [N, H, D] = node.shape as [number, number, number];
-    const rows = BigInt64Array.from({ length: N }, (_, i) => BigInt(i));
-    const positions = emit.constant({ dtype: "i64", shape: [1, N], data: rows });
+    const positions = emit.constant(positionsOf(N));
     const flat = emit.node("Reshape", [x, emit.ints([1, N, H * D])]);
     const rotated = emit.node("com.microsoft.RotaryEmbedding", [flat, positions, cos, sin], {
       num_heads: H,
@@ -56,3 +56,15 @@ export const rope: Op<["x", "cos", "sin"]> = defineOp("rope", {
     },
   ],
 });
+
+/** The positions that were asked for last: layers share them. */
+let known = tensor("i64", [1, 0], new BigInt64Array(0));
+
+/** 0 to N − 1, (1, N). */
+function positionsOf(N: number): Tensor {
+  if (known.shape[1] !== N) {
+    const data = BigInt64Array.from({ length: N }, (_, i) => BigInt(i));
+    known = tensor("i64", [1, N], data);
+  }
+  return known;
+}

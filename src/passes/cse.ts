@@ -25,8 +25,13 @@ export function cse(roots: readonly Node[]): Node[] {
 function keyOf(node: Node, ids: ReadonlyMap<Node, number>, phase: Node["phase"]): string {
   const inputs = node.inputs.map((input) => ids.get(input)!);
   const { op, name, dtype, shape, attrs } = node;
-  const values = JSON.stringify(attrs, writable);
-  return [op.name, phase ?? "", name ?? "", dtype, shape, values, inputs].join("|");
+  const values = isEmpty(attrs) ? "" : JSON.stringify(attrs, writable);
+  return `${op.name}|${phase ?? ""}|${name ?? ""}|${dtype}|${shape.join()}|${values}|${inputs.join()}`;
+}
+
+function isEmpty(attrs: object): boolean {
+  for (const _ in attrs) return false;
+  return true;
 }
 
 /** JSON has one word, null, for all numbers that are not finite, and no negative zero. */

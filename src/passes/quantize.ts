@@ -1,3 +1,4 @@
+import { topological } from "../ir/graph.ts";
 import type { Node } from "../ir/node.ts";
 import { rewrite } from "../ir/rewrite.ts";
 import { cast } from "../ops/cast.ts";
@@ -44,6 +45,7 @@ export function quantize(roots: readonly Node[], storageOf: (weight: Node) => St
     storages.set(leaf, known);
     return known;
   };
+  if (topological(roots).every((node) => storage(node) === "f32")) return [...roots];
   return rewrite(roots, (node, original) => {
     if (isFrozen(original)) {
       const kept = storage(original);

@@ -25,6 +25,8 @@ export class Emitter implements OnnxEmitter {
   /** What constants made by `ints` hold. */
   readonly lists: Map<OnnxValue, readonly number[]> = new Map();
   private readonly constants = new Map<string, OnnxValue>();
+  /** Digests of constants, which many layers share. */
+  private readonly digests = new Map<ArrayBufferView, string>();
   private readonly remembered = new Map<string, OnnxValue>();
 
   constructor(profile: OnnxProfile) {
@@ -59,7 +61,9 @@ export class Emitter implements OnnxEmitter {
 
   constant(value: Tensor): OnnxValue {
     const bytes = new Uint8Array(value.data.buffer, value.data.byteOffset, value.data.byteLength);
-    const key = `${value.dtype} ${value.shape.join()} ${keyOf(bytes)}`;
+    const digest = this.digests.get(value.data) ?? keyOf(bytes);
+    this.digests.set(value.data, digest);
+    const key = `${value.dtype} ${value.shape.join()} ${digest}`;
     const known = this.constants.get(key);
     if (known) return known;
     const name = `#${this.constants.size}`;

@@ -50,9 +50,24 @@ export class ProtobufWriter {
     this.reserve(value.length * 3 + 20);
     this.varint(field * 8 + 2);
     const start = this.size;
+    if (this.ascii(value)) return;
     const { written } = this.encoder.encodeInto(value, this.bytes.subarray(start + LENGTH_BYTES));
     this.size = start + LENGTH_BYTES + written;
     this.close(start);
+  }
+
+  /** Writes the length and the characters of a short `value` of ASCII, of which names are. */
+  private ascii(value: string): boolean {
+    if (value.length > 127) return false;
+    const { bytes, size } = this;
+    for (let i = 0; i < value.length; i++) {
+      const code = value.charCodeAt(i);
+      if (code > 127) return false;
+      bytes[size + 1 + i] = code;
+    }
+    bytes[size] = value.length;
+    this.size += 1 + value.length;
+    return true;
   }
 
   /** A nested message, written by `write`. */
