@@ -2,7 +2,12 @@ import { LorikeetError } from "../errors.ts";
 import { type SpecialTokens, specialTokens, tokenText } from "./special-tokens.ts";
 import { streamBytes, type StreamDecoder, streamWindow } from "./stream-decoder.ts";
 import { byteSpelling, bytesOfToken, type TokenBytes } from "./token-bytes.ts";
-import { matchRustDecoding, matchRustSplitting } from "./tokenizer-fixes.ts";
+import {
+  matchRustAddedTokens,
+  matchRustDecoding,
+  matchRustNormalizing,
+  matchRustSplitting,
+} from "./tokenizer-fixes.ts";
 import { type LibraryTokenizer, tokenizers } from "./tokenizer-library.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -99,6 +104,8 @@ function openLibrary({ tokenizer, config = {} }: TokenizerFiles): LibraryTokeniz
   const names = Object.entries(config).map(([key, value]) => [key, tokenText(value) ?? value]);
   try {
     const library = new tokenizers.Tokenizer(json, Object.fromEntries(names) as object);
+    if (library.normalizer) matchRustNormalizing(library.normalizer);
+    matchRustAddedTokens(library);
     if (library.pre_tokenizer) matchRustSplitting(library.pre_tokenizer);
     if (library.decoder) matchRustDecoding(library.decoder);
     return library;
