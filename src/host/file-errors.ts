@@ -8,7 +8,7 @@ const KINDS: Readonly<Record<string, { code: string; what: string; hint: string 
   },
   ENOTDIR: {
     code: "file-not-found",
-    what: "does not exist: a part of its path is a file, not a folder",
+    what: "can't exist: a part of its path is a file, not a folder",
     hint: "Check the path.",
   },
   EISDIR: {

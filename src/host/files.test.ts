@@ -67,8 +67,16 @@ test("a failure while writing keeps the old file and removes the temporary one",
 test("a folder in the way is a coded error", async () => {
   await expect(writeAtomically(folder, "x")).rejects.toBeInstanceOf(LorikeetError);
   await writeAtomically(join(folder, "a"), "");
-  await expect(writeAtomically(join(folder, "a", "b"), "x")).rejects.toBeInstanceOf(LorikeetError);
+  await expect(writeAtomically(join(folder, "a", "b"), "x")).rejects.toMatchObject({
+    code: "file-not-found",
+    message: expect.stringContaining("a part of its path is a file") as string,
+  });
   expect(await readdir(folder)).toEqual(["a"]);
+});
+
+test.runIf(process.platform === "linux")("a place that takes no folders is an error", async () => {
+  // Node's recursive mkdir tries this for ever
+  await expect(writeAtomically("/proc/lorikeet/a", "x")).rejects.toBeInstanceOf(LorikeetError);
 });
 
 test.runIf(process.platform === "linux")("a full disk is told as such", async () => {

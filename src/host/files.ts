@@ -3,6 +3,7 @@ import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:f
 import { dirname, resolve } from "node:path";
 import { type ByteSource, truncated } from "../formats/byte-source.ts";
 import { asFileError } from "./file-errors.ts";
+import { whileUnfinished } from "./unfinished.ts";
 
 /** A file on disk as a source; `path` is absolute. */
 export interface FileSource extends ByteSource {
@@ -87,32 +88,41 @@ export type Content = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable
 export async function writeAtomically(path: string, content: Content): Promise<void> {
   const folder = dirname(resolve(path));
   const temporary = `${resolve(path)}.${randomUUID().slice(0, 8)}.tmp`;
-  try {
-    await makeFolder(folder);
-    const handle = await open(temporary, "wx");
+  await whileUnfinished(temporary, async () => {
     try {
-      for await (const piece of pieces(content)) await writeFully(handle, piece);
-      await handle.sync();
-    } finally {
-      await handle.close();
+      await makeFolder(folder);
+      const handle = await open(temporary, "wx");
+      try {
+        for await (const piece of pieces(content)) await writeFully(handle, piece);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, path);
+    } catch (cause) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      throw asFileError(cause, path, "written");
     }
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw asFileError(cause, path, "written");
-  }
+  });
   await syncFolder(folder);
 }
 
-/** Makes `folder` and its parents. Node calls a read-only file system ENOENT there; the first step says what it is. */
-async function makeFolder(folder: string): Promise<void> {
+/**
+ * Makes `folder` and its parents. Node's own `recursive` never ends where a parent takes no folders (/proc), and calls a
+ * read-only file system ENOENT.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  const parent = dirname(folder);
   try {
-    await mkdir(folder, { recursive: true });
+    await mkdir(folder).catch(async (cause: unknown) => {
+      if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || parent === folder) throw cause;
+      await makeFolder(parent);
+      await mkdir(folder);
+    });
   } catch (cause) {
-    const parent = dirname(folder);
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || parent === folder) throw cause;
-    await makeFolder(parent);
-    await mkdir(folder);
+    const there = await stat(folder).catch(() => undefined);
+    if (there?.isDirectory()) return;
+    throw there ? Object.assign(new Error("a file", { cause }), { code: "ENOTDIR" }) : cause;
   }
 }
 
