@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { LorikeetError } from "../errors.ts";
 import { Captured, lorikeet } from "../../test/support/command.ts";
@@ -41,6 +44,16 @@ describe("lorikeet", () => {
     const { code, out, err } = await lorikeet("generate", "--prompt", "a", "--stop", "");
     expect([code, out]).toEqual([EXIT_CODES.usage, ""]);
     expect(err).toContain('stop: expected texts of at least one character, got ""');
+  });
+
+  test("demo removes no run in a folder that was named", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "lorikeet-demo-"));
+    await writeFile(join(folder, "adapter_config.json"), "{}");
+    const { code, err } = await lorikeet("demo", "--output-dir", folder);
+    expect(code).toBe(EXIT_CODES.failed);
+    expect(err).toContain("error[output-exists]");
+    expect(await readdir(folder)).toEqual(["adapter_config.json"]);
+    await rm(folder, { recursive: true });
   });
 
   test("train refuses wrong settings before it does anything, all at once", async () => {

@@ -15,7 +15,7 @@ interface Demo {
   readonly next: (folder: string) => string;
 }
 
-const SHARED = { overwrite: true, r: 16, lora_alpha: 32, lr_scheduler_type: "cosine", warmup_ratio: 0.05 }; // prettier-ignore
+const SHARED = { r: 16, lora_alpha: 32, lr_scheduler_type: "cosine", warmup_ratio: 0.05 }; // prettier-ignore
 
 const CHAT: Demo = {
   folder: "out/demo",
@@ -78,6 +78,11 @@ const IMAGE: Demo = {
     `npx lorikeet imagine --adapter ${folder} --guidance 3 --prompt "a pip bird with a red hat on a gray background" --out lorikeet.png`,
 };
 
+interface Flags {
+  readonly outputDir?: string;
+  readonly overwrite?: boolean;
+}
+
 /** `lorikeet demo`: teaches an embedded model something new, and shows the difference. */
 export function register(command: Command, context: CliContext): void {
   const what = new Argument("[what]", "a model that chats, or one that draws");
@@ -87,12 +92,14 @@ export function register(command: Command, context: CliContext): void {
       "-o, --output-dir <folder>",
       `folder for the results; default: ${CHAT.folder}, ${IMAGE.folder}`,
     )
+    .option("--overwrite", "replace the run in that folder; in the default one, always")
     .addHelpText("after", "\nExamples:\n  lorikeet demo\n  lorikeet demo image")
-    .action(async (chosen: "chat" | "image", { outputDir }: { outputDir?: string }) => {
+    .action(async (chosen: "chat" | "image", { outputDir, overwrite }: Flags) => {
       const demo = chosen === "image" ? IMAGE : CHAT;
       const folder = outputDir ?? demo.folder;
       context.err.write(demo.introduction);
-      const flags = { ...demo.settings, output_dir: folder };
+      const replaces = overwrite ?? outputDir === undefined; // a run of somebody's own is not the demo's to remove
+      const flags = { ...demo.settings, output_dir: folder, overwrite: replaces };
       await runTraining(await readTrainConfig({ flags }), context);
       context.out.write(`\nTry it: ${demo.next(folder)}\n`);
     });
