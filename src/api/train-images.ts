@@ -9,6 +9,7 @@ import { resolveTargets, targetWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import type { DenoiseShape } from "../diffusion/pipeline-graphs.ts";
 import { LorikeetError } from "../errors.ts";
+import { freeMemory } from "../host/free-memory.ts";
 import { loadImageAdapter, saveImageAdapter } from "../host/image-adapter-files.ts";
 import { thumbnailUrl } from "../host/image-pixels.ts";
 import type { AdapterStorage } from "../host/run-store.ts";
@@ -119,7 +120,8 @@ async function openImageTask(
   const captioned = await captionedFiles(config); // errors in captions come before any work
   const { engine, warnings } = await openTaskEngine(weights, run);
   try {
-    if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(pipeline, config, plan, shape));
+    if (engine.name === "onnx-cpu")
+      warnings.push(...(await memoryWarnings(pipeline, config, plan, shape)));
     const files = { ...captioned, prior: await priorFiles(pipeline, run) };
     const trained = adaptedBy(pipeline, plan.sites, engine);
     const session = await openImageSession(trained);
@@ -153,18 +155,18 @@ function largestStep(pipeline: ImagePipeline, config: TrainConfig): DenoiseShape
 }
 
 /** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */
-function memoryWarnings(
+async function memoryWarnings(
   pipeline: ImagePipeline,
   config: TrainConfig,
   plan: ImagePlan,
   shape: DenoiseShape,
-): DataWarning[] {
+): Promise<DataWarning[]> {
   const base = { source: pipeline.checkpoint.weights, dtype: config.base_dtype };
   const side = resolutionOf(pipeline, config);
-  const rows = { batch: shape.batch, row: `${side}×${side} pixels`, option: "--resolution" };
-  const estimate = estimateImageMemory(plan, base, shape);
-  const tight = checkMemory(estimate, process.availableMemory(), rows);
-  return tight ? [tight] : [];
+  const row = `${side}×${side} pixels`;
+  const mayExceed = !config.check_memory;
+  const rows = { batch: shape.batch, row, option: "--resolution", mayExceed };
+  return checkMemory(estimateImageMemory(plan, base, shape), await freeMemory(), rows);
 }
 
 /** The adapter of the checkpoint that the run continues; files of image adapters hold less than `config`. */

@@ -5,6 +5,7 @@ import { targetWarnings } from "../adapter/targets.ts";
 import type { DataWarning } from "../data/data-warnings.ts";
 import { LorikeetError } from "../errors.ts";
 import { loadAdapterFolder, saveAdapter } from "../host/adapter-files.ts";
+import { freeMemory } from "../host/free-memory.ts";
 import type { RunReport } from "../host/run-files/report.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import { sizeOf } from "../tensor/shape.ts";
@@ -102,7 +103,8 @@ async function openTextTask(model: Model, run: ResolvedRun, store: RunStore): Pr
   };
   const { engine, warnings } = await openTaskEngine(adapted.weights, run);
   try {
-    if (engine.name === "onnx-cpu") warnings.push(...memoryWarnings(model, run, plan, data));
+    if (engine.name === "onnx-cpu")
+      warnings.push(...(await memoryWarnings(model, run, plan, data)));
   } catch (error) {
     await engine.dispose();
     throw error;
@@ -183,12 +185,12 @@ function fullReport(model: Model): Pick<RunReport, "title" | "numbers"> {
 }
 
 /** A warning where memory is tight. @throws LorikeetError `out-of-memory` when the run cannot fit */
-function memoryWarnings(
+async function memoryWarnings(
   model: Model,
   { config }: ResolvedRun,
   plan: TrainPlan,
   { report }: TextData,
-): DataWarning[] {
+): Promise<DataWarning[]> {
   const batch = config.per_device_train_batch_size;
   const length = config.packing ? Math.min(config.max_length, report.tokens) : report.longest;
   const share = report.supervisedTokens / report.tokens;
@@ -196,7 +198,7 @@ function memoryWarnings(
   const shape = { batch, length, rows, hasSegments: config.packing };
   const weights = { source: model.checkpoint.weights, dtype: config.base_dtype };
   const estimate = estimateMemory(plan, weights, shape);
-  const rowsOf = { batch, row: `${length} tokens`, option: "--max-length" };
-  const tight = checkMemory(estimate, process.availableMemory(), rowsOf);
-  return tight ? [tight] : [];
+  const mayExceed = !config.check_memory;
+  const rowsOf = { batch, row: `${length} tokens`, option: "--max-length", mayExceed };
+  return checkMemory(estimate, await freeMemory(), rowsOf);
 }

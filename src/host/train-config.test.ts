@@ -198,6 +198,7 @@ describe("flags", () => {
       "train_text_encoder",
       "load_best_model_at_end",
       "gradient_checkpointing",
+      "check_memory",
     ]);
   });
 

@@ -47,6 +47,7 @@ export interface TrainConfig extends LoraSettings, ImageConfig {
   checkpointing: "auto" | "on" | "off";
   base_dtype: "auto" | "f32" | "bf16" | "f16" | "fp8" | "int8" | "nf4";
   memory: "fast" | "lean" | "packed";
+  check_memory: boolean;
   device: string;
   threads: number | null;
 }

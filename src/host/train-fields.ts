@@ -244,6 +244,11 @@ export const TRAIN_FIELDS: { readonly [K in keyof TrainConfig]: z.ZodType<TrainC
     "On the CPU: lean gives memory back after each use; packed keeps a copy of the weights for each size of batch, for faster steps after a longer start.",
     "text",
   ),
+  check_memory: machine(
+    z.boolean().default(true),
+    YES_NO,
+    "On the CPU: refuse a run that needs more memory than is free, by an estimate; off: warn.",
+  ),
   device: machine(
     z
       .string()
