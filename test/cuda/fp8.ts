@@ -1,7 +1,7 @@
 /** @file Matrices in 8-bit floats: their codes in both orders, and products of coded rows, against float64 loops. */
 import type { Device } from "../../src/backends/cuda/device.ts";
 import { gemmPlanner } from "../../src/backends/cuda/gemm.ts";
-import { type Fp8Matrix, openFp8, rowEncoder } from "../../src/backends/cuda/quantize-fp8.ts";
+import { type Fp8Matrix, openFp8, rowEncoders } from "../../src/backends/cuda/quantize-fp8.ts";
 import { newValue } from "../../src/backends/cuda/plan/value.ts";
 import { toFloat64 } from "../../src/tensor/convert.ts";
 import { Random } from "../../src/tensor/random.ts";
@@ -102,6 +102,26 @@ function checkCodes(device: Device, [rows, columns]: Sizes): string {
   ].join(", ");
 }
 
+/** Codes and factors of rows that lie apart, by each kernel that there is. */
+function checkRows(device: Device, [rows, columns]: Sizes): string {
+  requireFp8(device);
+  const ld = columns + 64;
+  const x = randomTensor(new Random(columns), [rows, ld], "bf16");
+  const at = upload(device, x);
+  const inside = toFloat64(x).filter((_, i) => i % ld < columns);
+  const expected = decoded(inside, columns);
+  return rowEncoders(device, "bf16", columns)
+    .map((kernel, i) => {
+      const codes = poisoned(device, "u8", [rows, columns]);
+      const scales = poisoned(device, "f32", [rows]);
+      kernel.launch([rows], 256, [at, codes, scales, columns, ld]);
+      const got = readMatrix(device, { codes, scales }, [rows, columns]);
+      // a value just between two codes may become either
+      return expectClose(`kernel ${i}`, got, expected, 1e-2);
+    })
+    .join(", ");
+}
+
 /** d = x·wᵀ + c of coded rows, in bf16. */
 function checkProduct(device: Device, [M, N, K]: readonly [number, number, number]): string {
   requireFp8(device);
@@ -112,7 +132,7 @@ function checkProduct(device: Device, [M, N, K]: readonly [number, number, numbe
   const codes = poisoned(device, "u8", [M, K]);
   const scales = poisoned(device, "f32", [M]);
   const weight = openFp8(device, "bf16").encode(at.w, N, K);
-  rowEncoder(device, "bf16").launch([M], 256, [at.x, codes, scales, K, K]);
+  rowEncoders(device, "bf16", K)[0]!.launch([M], 256, [at.x, codes, scales, K, K]);
   const { straight } = weight;
   const operands = {
     ...{ a: codes, b: straight.codes, c: at.d, d: at.d },
@@ -139,6 +159,16 @@ function checkProduct(device: Device, [M, N, K]: readonly [number, number, numbe
 }
 
 export const checks: readonly Check[] = [
+  ...(
+    [
+      [5, 576],
+      [3, 4160],
+      [2, 8200],
+    ] as const
+  ).map((sizes) => ({
+    name: `fp8 rows [${sizes.join(", ")}]`,
+    run: (device: Device) => checkRows(device, sizes),
+  })),
   ...(
     [
       [16, 64],

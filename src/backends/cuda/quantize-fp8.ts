@@ -3,7 +3,7 @@ import { LorikeetError } from "../../errors.ts";
 import { allocateDevice, type Device, freeDevice } from "./device.ts";
 import { type Kernel, loadModule } from "./kernels.ts";
 import { fillZero } from "./memory.ts";
-import { addressOf, type Storage, type Value } from "./plan/value.ts";
+import { addressOf, STORAGE_BYTES, type Storage, type Value } from "./plan/value.ts";
 
 /** Codes without gaps and a factor for each row. */
 export interface Fp8Matrix {
@@ -37,7 +37,7 @@ export function openFp8(
   storage: Storage,
 ): { encode(source: number, rows: number, columns: number): Fp8Weight } {
   checkFp8(device);
-  const module = loadModule(device, ["fp8"], { S: "f32", T: storage });
+  const module = loadModule(device, ["fp8"], { S: "f32", T: storage, PACKS: 0 });
   const kernels = {
     tops: module.kernel("column_tops", "ppii"),
     columns: module.kernel("fp8_columns", "ppppii"),
@@ -46,9 +46,19 @@ export function openFp8(
   return { encode: (source, rows, columns) => encode(device, kernels, source, [rows, columns]) };
 }
 
-/** Encodes rows of activations: parameters are the rows, codes, factors, columns and elements from row to row. */
-export function rowEncoder(device: Device, storage: Storage): Kernel {
-  return loadModule(device, ["fp8"], { S: storage, T: storage }).kernel("fp8_rows", "pppii");
+/** Most eights of a row that a thread keeps in registers. */
+const MAX_KEPT = 16;
+
+/**
+ * Kernels that encode rows of `columns`, any of which may be the fastest. Parameters are the rows, codes, factors, columns
+ * and elements from row to row.
+ */
+export function rowEncoders(device: Device, storage: Storage, columns: number): Kernel[] {
+  const packs = Math.ceil(columns / 8 / 256);
+  const isKept = STORAGE_BYTES[storage] === 2 && packs <= MAX_KEPT;
+  return (isKept ? [packs, 0] : [0]).map((PACKS) =>
+    loadModule(device, ["fp8"], { S: storage, T: storage, PACKS }).kernel("fp8_rows", "pppii"),
+  );
 }
 
 /** @throws LorikeetError `unsupported-base-dtype` */
@@ -77,7 +87,7 @@ function encode(
   const tops = allocateDevice(device, columns * 4, "encoding weights");
   fillZero(device, tops, columns * 4);
   const values = [source, codes, scales, columns, columns];
-  rowEncoder(device, "f32").launch([rows], 256, values);
+  rowEncoders(device, "f32", columns)[0]!.launch([rows], 256, values);
   kernels.tops.launch([Math.ceil(columns / 256), Math.ceil(rows / 64)], 256, [
     ...[source, tops, rows, columns],
   ]);

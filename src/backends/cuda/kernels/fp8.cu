@@ -26,30 +26,51 @@ INLINE float decode1(u32 code) {
   return code >> 7 ? -size : size;
 }
 
+INLINE uint2 encode8(const Pack<S, 8>& pack, float inverse) {
+  u32 words[2];
+#pragma unroll
+  for (int e = 0; e < 2; e++)
+    words[e] = encode2(value(pack.at[4 * e]) * inverse, value(pack.at[4 * e + 1]) * inverse) |
+               (u32)encode2(value(pack.at[4 * e + 2]) * inverse, value(pack.at[4 * e + 3]) * inverse) << 16;
+  return make_uint2(words[0], words[1]);
+}
+INLINE float top_of(const Pack<S, 8>& pack, float top) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) top = fmaxf(top, fabsf(value(pack.at[e])));
+  return top;
+}
+
 // One block a row of `columns` (a multiple of 8), rows of x `ld` apart: codes without gaps, scales[row] = largest / 448.
+// PACKS: eights that a thread keeps in registers, as many as cover a row; 0: the row is read twice.
 KERNEL __launch_bounds__(256) fp8_rows(const S* x, u8* codes, float* scales, int columns, int ld) {
   __shared__ float scratch[32];
-  const S* row = x + (i64)blockIdx.x * ld;
+  const Pack<S, 8>* row = (const Pack<S, 8>*)(x + (i64)blockIdx.x * ld);
+  uint2* out = (uint2*)(codes + (i64)blockIdx.x * columns);
   const int packs = columns / 8;
   float top = 0.f;
-  for (int i = threadIdx.x; i < packs; i += 256) {
-    const Pack<S, 8> pack = ((const Pack<S, 8>*)row)[i];
+#if PACKS
+  Pack<S, 8> kept[PACKS];
 #pragma unroll
-    for (int e = 0; e < 8; e++) top = fmaxf(top, fabsf(value(pack.at[e])));
+  for (int j = 0; j < PACKS; j++) {
+    const int i = j * 256 + threadIdx.x;
+    kept[j] = row[i < packs ? i : 0];
   }
+#pragma unroll
+  for (int j = 0; j < PACKS; j++) top = top_of(kept[j], top);
+#else
+  for (int i = threadIdx.x; i < packs; i += 256) top = top_of(row[i], top);
+#endif
   top = block_reduce<true>(top, scratch);
   const float inverse = top > 0.f ? LARGEST / top : 0.f;
-  u32* out = (u32*)(codes + (i64)blockIdx.x * columns);
-  for (int i = threadIdx.x; i < packs; i += 256) {
-    const Pack<S, 8> pack = ((const Pack<S, 8>*)row)[i];
-    u32 words[2];
+#if PACKS
 #pragma unroll
-    for (int e = 0; e < 2; e++)
-      words[e] = encode2(value(pack.at[4 * e]) * inverse, value(pack.at[4 * e + 1]) * inverse) |
-                 (u32)encode2(value(pack.at[4 * e + 2]) * inverse, value(pack.at[4 * e + 3]) * inverse) << 16;
-    out[2 * i] = words[0];
-    out[2 * i + 1] = words[1];
+  for (int j = 0; j < PACKS; j++) {
+    const int i = j * 256 + threadIdx.x;
+    if (i < packs) out[i] = encode8(kept[j], inverse);
   }
+#else
+  for (int i = threadIdx.x; i < packs; i += 256) out[i] = encode8(row[i], inverse);
+#endif
   if (threadIdx.x == 0) scales[blockIdx.x] = top / LARGEST;
 }
 

@@ -2,9 +2,10 @@
 import type { Node } from "../../../ir/node.ts";
 import type { Gemm } from "../gemm.ts";
 import type { Kernel } from "../kernels.ts";
-import { type Fp8Matrix, rowEncoder } from "../quantize-fp8.ts";
+import { type Fp8Matrix, rowEncoders } from "../quantize-fp8.ts";
 import { addUnit, type PlanContext } from "./context.ts";
 import { type GemmCall, locate, type Matrix } from "./products.ts";
+import { timed } from "./skinny.ts";
 import { addressOf, newValue, type Value } from "./value.ts";
 
 /** Rows in 8 bits with a factor each. */
@@ -69,14 +70,25 @@ function encodeRows(context: PlanContext, product: Fp8Product): Encoded {
   const codes = newValue([tokens, K], "u8");
   const scales = newValue([tokens], "f32");
   let kernel: Kernel | undefined;
+  const launch = (each: Kernel): void => {
+    each.launch([tokens], 256, [locate(x), addressOf(codes), addressOf(scales), K, x.ld]);
+  };
   addUnit(context, node, {
     name: "encode fp8",
     reads,
     writes: [codes, scales],
     scratch: [],
-    prepare: () => void (kernel ??= rowEncoder(context.device, x.value.storage)),
+    prepare() {
+      const kernels = rowEncoders(context.device, x.value.storage, K);
+      const times = kernels.map((each) =>
+        timed(context, () => {
+          launch(each);
+        }),
+      );
+      kernel = kernels[times.indexOf(Math.min(...times))];
+    },
     enqueue() {
-      kernel!.launch([tokens], 256, [locate(x), addressOf(codes), addressOf(scales), K, x.ld]);
+      launch(kernel!);
     },
   });
   return { codes, scales };
