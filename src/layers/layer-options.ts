@@ -1,6 +1,6 @@
 import { type LoraConfig, type LoraInit, lora } from "../adapter/lora-config.ts";
 import { isKnownInit } from "../adapter/lora-faults.ts";
-import { LorikeetError } from "../errors.ts";
+import { LorikeetError, nearest } from "../errors.ts";
 import type { LoraCandidate, LoraSite } from "../passes/lora.ts";
 
 /** What all LoRA layers are made with; defaults are those of `lora()`. */
@@ -21,6 +21,55 @@ export interface LayerOptions {
   readonly useDora?: boolean;
   /** Selects all random numbers: first weights and dropout. */
   readonly seed?: number;
+}
+
+const KNOWN: readonly (keyof LayerOptions)[] = [
+  ...([
+    "r",
+    "alpha",
+    "dropout",
+    "dropoutOn",
+    "bias",
+    "init",
+    "useRslora",
+    "useDora",
+    "seed",
+  ] as const),
+];
+
+/** What PEFT and loralib call them. */
+const ELSEWHERE: Readonly<Record<string, keyof LayerOptions>> = {
+  rank: "r",
+  loraR: "r",
+  loraAlpha: "alpha",
+  loraDropout: "dropout",
+  initLoraWeights: "init",
+};
+
+/**
+ * Refuses options that a layer with `sizes`, its own options, does not have, and `without` some that others have.
+ * @throws LorikeetError `layer-options` naming each, with the nearest that there is
+ */
+export function checkOptionNames(
+  options: object,
+  sizes: readonly string[],
+  without: readonly (keyof LayerOptions)[] = [],
+): void {
+  const known = [...sizes, ...KNOWN.filter((name) => !without.includes(name))];
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (unknown.length === 0) return;
+  const named = unknown.map((name) => {
+    const camel = name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    const near = [ELSEWHERE[camel] ?? camel].find((other) => known.includes(other)) ?? nearest(name, known, 1)[0]; // prettier-ignore
+    return near === undefined ? `"${name}"` : `"${name}" (did you mean "${near}"?)`;
+  });
+  throw new LorikeetError(
+    "layer-options",
+    `Expected options of the layer, got ${named.join(", ")}`,
+    {
+      hint: `There are ${known.join(", ")}.`,
+    },
+  );
 }
 
 const PLACES: ReadonlySet<string> = new Set(["input", "output"]);

@@ -3,7 +3,7 @@ import { conv1d } from "../ops/conv1d.ts";
 import { conv2d } from "../ops/conv2d.ts";
 import { shapeError } from "../ops/define.ts";
 import { reshape } from "../ops/reshape.ts";
-import type { LayerOptions } from "./layer-options.ts";
+import { checkOptionNames, type LayerOptions } from "./layer-options.ts";
 import { LoraLayer } from "./lora-layer.ts";
 
 /** One number for both axes, or [height, width]. */
@@ -21,9 +21,22 @@ export interface LoraConvOptions<S> extends LayerOptions {
   readonly groups?: number;
 }
 
+const SIZES: readonly (keyof LoraConvOptions<Pair>)[] = [
+  ...([
+    "inChannels",
+    "outChannels",
+    "kernelSize",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+  ] as const),
+];
+
 /** Convolution of images x (B, in, H, W) by a frozen weight (out, in/groups, kh, kw), plus A (r, in, kh, kw) and B (out, r/groups, 1, 1). */
 export class LoraConv2d extends LoraLayer {
   constructor(options: LoraConvOptions<Pair>) {
+    checkOptionNames(options, SIZES);
     const { inChannels, outChannels, groups = 1 } = options;
     const kernel = pair(options.kernelSize);
     const attrs = {
@@ -51,6 +64,7 @@ export class LoraConv2d extends LoraLayer {
 /** Convolution of lines x (B, in, L) by a frozen weight (out, in/groups, k), plus A (r, in, k) and B (out, r/groups, 1). */
 export class LoraConv1d extends LoraLayer {
   constructor(options: LoraConvOptions<number>) {
+    checkOptionNames(options, SIZES);
     const { inChannels, outChannels, kernelSize, groups = 1 } = options;
     const { stride = 1, padding = 0, dilation = 1 } = options;
     const kernel = [kernelSize];

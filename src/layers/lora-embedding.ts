@@ -1,5 +1,5 @@
 import { embedding } from "../ops/embedding.ts";
-import type { LayerOptions } from "./layer-options.ts";
+import { checkOptionNames, type LayerOptions } from "./layer-options.ts";
 import { LoraLayer } from "./lora-layer.ts";
 
 /** Options of `LoraEmbedding`; there is no bias, and nothing is dropped. */
@@ -11,6 +11,7 @@ export interface LoraEmbeddingOptions extends Omit<LayerOptions, "bias" | "dropo
 /** Rows W[ids] + scale · (B·A)ᵀ[ids] for whole numbers ids (…), W (numEmbeddings, embeddingDim) frozen. */
 export class LoraEmbedding extends LoraLayer {
   constructor(options: LoraEmbeddingOptions) {
+    checkOptionNames(options, ["numEmbeddings", "embeddingDim"], ["bias", "dropout", "dropoutOn"]);
     const { numEmbeddings, embeddingDim } = options;
     super(
       {

@@ -278,3 +278,37 @@ it("fits a toy regression, with the base as it was", async () => {
   expect(layer.base().weight.data).toEqual(bytes);
   expect(difference(layer.forward(x), y)).toBeLessThan(0.1);
 });
+
+it("refuses options that it does not have, from plain JavaScript, with the nearest", () => {
+  const refused = (make: () => unknown): unknown => {
+    try {
+      return make();
+    } catch (error) {
+      return error;
+    }
+  };
+  const extra = (options: object): never => options as never;
+  const sizes = { inFeatures: 4, outFeatures: 3 };
+  expect(
+    refused(() => new LoraLinear(extra({ ...sizes, rank: 8, lora_alpha: 2, seeed: 1, x: 1 }))),
+  ).toMatchObject({
+    code: "layer-options",
+    message:
+      'Expected options of the layer, got "rank" (did you mean "r"?), "lora_alpha" (did you mean "alpha"?), "seeed" (did you mean "seed"?), "x" (did you mean "r"?)',
+    hint: expect.stringMatching(/^There are inFeatures, outFeatures, r, alpha, /) as string,
+  });
+  expect(refused(() => new LoraLinear(extra({ in_features: 4, outFeatures: 3 })))).toMatchObject({
+    message: 'Expected options of the layer, got "in_features" (did you mean "inFeatures"?)',
+  });
+  expect(
+    refused(() => new LoraEmbedding(extra({ numEmbeddings: 4, embeddingDim: 3, dropout: 0.1 }))),
+  ).toMatchObject({
+    message: expect.stringContaining('"dropout"') as string,
+  });
+  for (const Conv of [LoraConv1d, LoraConv2d])
+    expect(
+      refused(() => new Conv(extra({ inChannels: 2, outChannels: 2, kernelSize: 3, pading: 1 }))),
+    ).toMatchObject({
+      message: 'Expected options of the layer, got "pading" (did you mean "padding"?)',
+    });
+});

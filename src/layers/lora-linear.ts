@@ -2,7 +2,7 @@ import { add } from "../ops/add.ts";
 import { linear } from "../ops/linear.ts";
 import { reshape } from "../ops/reshape.ts";
 import { sizeOf } from "../tensor/shape.ts";
-import type { LayerOptions } from "./layer-options.ts";
+import { checkOptionNames, type LayerOptions } from "./layer-options.ts";
 import { LoraLayer } from "./lora-layer.ts";
 import { shapeError } from "../ops/define.ts";
 
@@ -15,6 +15,7 @@ export interface LoraLinearOptions extends LayerOptions {
 /** y = x·Wᵀ + b + scale · x·Aᵀ·Bᵀ on x (…, in), W (out, in) frozen. https://arxiv.org/abs/2106.09685 */
 export class LoraLinear extends LoraLayer {
   constructor(options: LoraLinearOptions) {
+    checkOptionNames(options, ["inFeatures", "outFeatures"]);
     const { inFeatures, outFeatures } = options;
     super(
       {
