@@ -1,7 +1,8 @@
-import { createInterface } from "node:readline/promises";
+import { createInterface, type Interface } from "node:readline/promises";
 import type { Command } from "commander";
 import pc from "picocolors";
-import { openSession } from "../api/generate.ts";
+import type { GenerateOptions } from "../api/answer-row.ts";
+import { openSession, type Session } from "../api/generate.ts";
 import type { Message } from "../data/message.ts";
 import type { CliContext } from "./context.ts";
 import {
@@ -16,7 +17,7 @@ Examples:
   lorikeet chat --adapter out
   lorikeet chat --model HuggingFaceTB/SmolLM2-135M-Instruct --temperature 0.7
 
-Empty line or Ctrl-D ends the chat; /new begins a new one.`;
+Ctrl-C ends an answer; an empty line, Ctrl-D or Ctrl-C at the prompt ends the chat; /new begins a new one.`;
 
 /** `lorikeet chat`: a conversation with a model in the terminal. */
 export function register(command: Command, context: CliContext): void {
@@ -25,34 +26,64 @@ export function register(command: Command, context: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: GenerationFlags & { readonly system?: string }) => {
       const session = await openSession(await openModel(flags, context));
-      const terminal = createInterface({
-        input: process.stdin,
-        output: context.out,
-        prompt: pc.bold("> "),
-      });
-      const opening: Message[] =
-        flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
-      let messages = opening;
-      terminal.prompt();
+      const { stdin } = process;
       try {
-        for await (const line of terminal) {
-          if (line.trim() === "") break;
-          messages =
-            line.trim() === "/new" ? opening : [...messages, { role: "user", content: line }];
-          if (messages !== opening) {
-            let content = "";
-            for await (const { text } of session.generate(messages, generateOptions(flags))) {
-              content += text;
-              context.out.write(text);
-            }
-            messages = [...messages, { role: "assistant", content: content.trim() }];
-            context.out.write("\n");
-          }
-          terminal.prompt();
-        }
+        const terminal = createInterface({ input: stdin, output: context.out, prompt: pc.bold("> ") }); // prettier-ignore
+        await converse(session, terminal, {
+          ...{ out: context.out, answers: generateOptions(flags), isTyped: stdin.isTTY },
+          ...(flags.system !== undefined && { system: flags.system }),
+        });
       } finally {
-        terminal.close();
         await session.dispose();
       }
     });
+}
+
+/** What a conversation needs besides the model. */
+interface Conversation {
+  readonly out: NodeJS.WritableStream;
+  readonly answers: GenerateOptions;
+  /** Whether somebody types at a terminal. */
+  readonly isTyped: boolean;
+  readonly system?: string;
+}
+
+/** Answers the lines of `terminal` until an empty one or its end. Ctrl-C ends an answer, at the prompt the chat. */
+export async function converse(
+  session: Session,
+  terminal: Interface,
+  { out, answers, isTyped, system }: Conversation,
+): Promise<void> {
+  const opening: Message[] = system === undefined ? [] : [{ role: "system", content: system }];
+  let messages = opening;
+  let [isAnswering, isCut, isClosed] = [false, false, false];
+  terminal.on("SIGINT", () => {
+    if (isAnswering) isCut = true;
+    else terminal.close();
+  });
+  terminal.once("close", () => (isClosed = true));
+  const prompt = (): void => {
+    if (!isTyped) out.write("> ");
+    else if (!isClosed) terminal.prompt(); // after its end it would read for ever
+  };
+  prompt();
+  for await (const line of terminal) {
+    if (line.trim() === "") break;
+    const isNew = line.trim() === "/new";
+    messages = isNew ? opening : [...messages, { role: "user", content: line }];
+    if (!isNew) {
+      let content = "";
+      [isAnswering, isCut] = [true, false];
+      for await (const { text } of session.generate(messages, answers)) {
+        content += text;
+        out.write(text);
+        if ((isCut as boolean) || (isTyped && isClosed)) break;
+      }
+      isAnswering = false;
+      messages = [...messages, { role: "assistant", content: content.trim() }];
+      out.write("\n");
+    }
+    prompt();
+  }
+  terminal.close();
 }
