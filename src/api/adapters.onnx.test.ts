@@ -120,6 +120,25 @@ it("answers a batch of prompts as each alone is answered", async () => {
   }
 });
 
+it("answers one batch, and a session one prompt, at a time", async () => {
+  const session = await openSession(base);
+  const options = { maxNewTokens: 4 };
+  for (const answer of [
+    () => session.generate("Once", options),
+    () => bank.generate([{ prompt: "Once" }], options),
+  ]) {
+    const first = answer();
+    const want = (await first.next()).value!.id;
+    expect(await codeOf(answer().next())).toBe("session-busy");
+    await first.return();
+    for await (const { id } of answer()) {
+      expect(id).toBe(want);
+      break; // leaving the loop ends the answer
+    }
+  }
+  await session.dispose();
+});
+
 it("refuses what cannot share a bank, with the remedy, and keeps what it holds", async () => {
   expect(await codeOf(bank.loadAdapter("dora", loaded["dora"]!))).toBe("bank-adapter");
   expect(await codeOf(bank.loadAdapter("lora", loaded["rslora"]!))).toBe("adapter-name");

@@ -7,11 +7,13 @@ import type { Message } from "../data/message.ts";
 import { createDecoder, type Decoder, type DecodeShape } from "../generate/decoder.ts";
 import { LorikeetError } from "../errors.ts";
 import type { Graph } from "../ir/graph.ts";
+import { contextOf } from "../models/config.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { decodeGraph, type TrainPlan } from "../train/plan.ts";
 import { type GeneratedToken, type GenerateOptions, openRow } from "./answer-row.ts";
 import { logitsOf } from "./logits.ts";
 import type { Model } from "./model.ts";
+import { oneAtATime } from "./one-at-a-time.ts";
 import { openEngine } from "./open-engine.ts";
 
 /** An adapter by name, several with their factors, or null: the base alone. */
@@ -53,7 +55,7 @@ export interface Adapters {
   enableAdapters(): void;
   /** Logits, f32 [batch, longest row, vocabulary], of rows of ids, each with its choice of adapters. */
   logits(rows: readonly (readonly number[])[], choices?: readonly AdapterChoice[]): Promise<Tensor>;
-  /** Answers all prompts in one batch, token by token; `row` says whose token it is. One batch at a time. */
+  /** Answers all prompts in one batch, token by token; `row` says whose token it is. @throws LorikeetError `session-busy` */
   generate(
     prompts: readonly AdapterPrompt[],
     options?: GenerateOptions,
@@ -83,6 +85,7 @@ class EngineAdapters implements Adapters {
   private isEnabled = true;
   /** Factors of the batch that is being answered. */
   private rowScales: Tensor;
+  readonly generate: Adapters["generate"] = oneAtATime((...args) => this.answer(...args));
 
   constructor(model: Model, engine: Engine, bank: AdapterBank) {
     this.model = model;
@@ -97,7 +100,10 @@ class EngineAdapters implements Adapters {
     };
     this.rowScales = bank.scales([]);
     const graphFor = (shape: DecodeShape): Graph => decodeGraph(this.plan, shape);
-    this.decoder = createDecoder(engine, graphFor, () => ({ adapter_scales: this.rowScales }));
+    this.decoder = createDecoder(engine, graphFor, {
+      context: contextOf(model.checkpoint.config),
+      more: () => ({ adapter_scales: this.rowScales }),
+    });
   }
 
   get names(): readonly string[] {
@@ -163,7 +169,7 @@ class EngineAdapters implements Adapters {
     return logitsOf(this.engine, this.plan, rows, { adapter_scales });
   }
 
-  async *generate(
+  private async *answer(
     prompts: readonly AdapterPrompt[],
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken & { readonly row: number }, void, undefined> {
@@ -175,7 +181,9 @@ class EngineAdapters implements Adapters {
       for (const [row, state] of rows.entries())
         for (const token of state.take(next[row]!)) yield { row, ...token };
       if (rows.every((row) => row.isDone())) return;
-      next = await this.decoder.next(rows.map(({ ids }) => ids.at(-1)!));
+      next = await this.decoder.next(
+        rows.map((row) => (row.isDone() ? undefined : row.ids.at(-1))),
+      );
     }
   }
 

@@ -1,8 +1,10 @@
 import type { Message } from "../data/message.ts";
 import { createDecoder } from "../generate/decoder.ts";
+import { contextOf } from "../models/config.ts";
 import { decodeGraph } from "../train/plan.ts";
 import { type GeneratedToken, type GenerateOptions, openRow } from "./answer-row.ts";
 import type { Model } from "./model.ts";
+import { oneAtATime } from "./one-at-a-time.ts";
 
 /**
  * Continues `prompt` token by token, greedily unless `temperature` is set, until an end-of-text token, a stop string
@@ -23,7 +25,7 @@ export async function* generate(
   }
 }
 
-/** An engine that stays ready for several prompts. */
+/** An engine that stays ready for several prompts, one after another. @throws LorikeetError `session-busy` */
 export interface Session {
   generate(
     prompt: string | readonly Message[],
@@ -37,9 +39,10 @@ export interface Session {
 /** Opens an engine with `model`'s weights and adapter for generation. */
 export async function openSession(model: Model): Promise<Session> {
   const engine = await model.openEngine();
-  const decoder = createDecoder(engine, (shape) => decodeGraph(model.plan, shape));
+  const context = contextOf(model.checkpoint.config);
+  const decoder = createDecoder(engine, (shape) => decodeGraph(model.plan, shape), { context });
 
-  async function* run(
+  const run = oneAtATime(async function* (
     prompt: string | readonly Message[],
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken, void, undefined> {
@@ -50,7 +53,7 @@ export async function openSession(model: Model): Promise<Session> {
       if (row.isDone()) return;
       [logits] = await decoder.next([row.ids.at(-1)!]);
     }
-  }
+  });
 
   return {
     generate: run,

@@ -15,9 +15,17 @@ export interface DecodeShape {
 export interface Decoder {
   /** Starts anew with `rows` of prompt ids; gives the logits (V) after each row. */
   start(rows: readonly (readonly number[])[]): Promise<Float32Array[]>;
-  /** Appends one token to each row; gives the logits after it. */
-  next(ids: readonly number[]): Promise<Float32Array[]>;
+  /** Appends one token to each row that goes on (undefined: it has ended); gives the logits after it. */
+  next(ids: readonly (number | undefined)[]): Promise<Float32Array[]>;
   dispose(): Promise<void>;
+}
+
+/** What a decoder may be told besides its graphs. */
+interface DecoderOptions {
+  /** Tokens that the model has positions for; prompts are not padded beyond. */
+  readonly context?: number;
+  /** Feeds of each run besides the decoder's own. */
+  readonly more?: () => Tensors;
 }
 
 /** Marks a cache slot that holds nothing. */
@@ -28,12 +36,11 @@ const SMALLEST_BUCKET = 64;
  * A decoder on `engine`. Prompts are padded to lengths of 64, 128, 256 …, caches grow in the same steps, and a
  * program is compiled once for each.
  * @param graphFor graph with output `logits` (B, V), taken after the positions `last_rows` (B)
- * @param more feeds of each run besides these
  */
 export function createDecoder(
   engine: Engine,
   graphFor: (shape: DecodeShape) => Graph,
-  more: () => Tensors = () => ({}),
+  { context = Infinity, more = () => ({}) }: DecoderOptions = {},
 ): Decoder {
   const programs = keptPrograms();
   let cache = { used: 0, lengths: [] as number[], prompts: [] as number[], padded: 0 };
@@ -43,7 +50,7 @@ export function createDecoder(
 
   async function start(rows: readonly (readonly number[])[]): Promise<Float32Array[]> {
     const lengths = rows.map((row) => row.length);
-    const [batch, length] = [rows.length, bucketOf(Math.max(...lengths))];
+    const [batch, length] = [rows.length, Math.min(context, bucketOf(Math.max(...lengths)))];
     const program = await programFor({ batch, length, cacheLength: 0 });
     const { logits } = await program.run({
       ...more(),
@@ -57,16 +64,17 @@ export function createDecoder(
     return rowsOf(logits!);
   }
 
-  async function next(ids: readonly number[]): Promise<Float32Array[]> {
+  async function next(ids: readonly (number | undefined)[]): Promise<Float32Array[]> {
     const [batch, cacheLength] = [ids.length, bucketOf(cache.used)];
     const { used, lengths, prompts, padded } = cache;
     const isUsed = (b: number, slot: number): boolean =>
       slot < prompts[b]! || (slot >= padded && slot < used);
+    const isOver = (b: number): boolean => ids[b] === undefined;
     const program = await programFor({ batch, length: 1, cacheLength });
     const { logits } = await program.run({
       ...more(),
-      input_ids: grid(batch, 1, (b) => ids[b]!),
-      position_ids: grid(batch, 1, (b) => lengths[b]!),
+      input_ids: grid(batch, 1, (b) => ids[b] ?? 0),
+      position_ids: grid(batch, 1, (b) => (isOver(b) ? 0 : lengths[b]!)),
       segments: grid(batch, 1, () => 0),
       cache_segments: grid(batch, cacheLength, (b, slot) => (isUsed(b, slot) ? 0 : UNUSED)),
       cache_positions: grid(batch, cacheLength, (b, slot) =>
