@@ -13,10 +13,7 @@ beforeAll(async () => {
 afterAll(() => session.dispose());
 
 /** A conversation on a terminal: `type` presses keys, `shows` waits until `out` has the text or the chat is over. */
-function chat(
-  isTyped: boolean,
-  maxNewTokens: number,
-): {
+function chat(): {
   type: (keys: string) => void;
   shows: (text: RegExp) => Promise<void>;
   ended: Promise<void>;
