@@ -126,12 +126,11 @@ function rotaryAngles(
   oneOf(config, "use_bidirectional_attention", [false], false);
   const known = new Map<string | undefined, Angles>();
   const { headDim } = layerOf(config, 0, options);
-  const length = sequence.length + (sequence.cacheLength ?? 0);
   return (layerType) => {
     const angles =
       known.get(layerType) ??
       anglesOf(
-        rotaryOf(config, headDim, { length, ...(layerType && { layerType }) }),
+        rotaryOf(config, headDim, { ...sequence, ...(layerType && { layerType }) }),
         inputs.positions,
       );
     known.set(layerType, angles);

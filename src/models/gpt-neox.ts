@@ -25,8 +25,7 @@ export function gptNeox(config: HfConfig, sequence: Sequence): CausalLM {
   const isParallel = flagField(config, "use_parallel_residual", true);
   const bias = flagField(config, "attention_bias", true);
   const context = decoderContext(sequence);
-  const length = sequence.length + (sequence.cacheLength ?? 0);
-  const angles = anglesOf(rotaryOf(spelled(config), headDim, { length }), context.inputs.positions);
+  const angles = anglesOf(rotaryOf(spelled(config), headDim, sequence), context.inputs.positions);
   const table = parameter("gpt_neox.embed_in.weight", [vocabulary, hidden]);
   let x = boundary(embed(context.inputs.ids, table));
   for (let index = 0; index < numberField(config, "num_hidden_layers"); index++) {

@@ -52,9 +52,7 @@ export function llamaLike(config: HfConfig, sequence: Sequence, options: LlamaOp
   const context = decoderContext(sequence);
   const table = parameter("model.embed_tokens.weight", [vocabulary, hidden]);
   const tokens = sequence.batch * sequence.length;
-  const rotary = rotaryOf(config, headDim, {
-    length: sequence.length + (sequence.cacheLength ?? 0),
-  });
+  const rotary = rotaryOf(config, headDim, sequence);
   const angles = anglesOf(rotary, context.inputs.positions);
   const ids = reshape(context.inputs.ids, { shape: [tokens] });
   let x = boundary(embedding(ids, table));

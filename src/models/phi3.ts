@@ -19,8 +19,7 @@ export function phi3(config: HfConfig, sequence: Sequence): CausalLM {
   const eps = numberField(config, "rms_norm_eps", 1e-5);
   const layer = layerOf(config);
   const context = decoderContext(sequence);
-  const length = sequence.length + (sequence.cacheLength ?? 0);
-  const rotary = rotaryOf(withLongrope(config), layer.headDim, { length });
+  const rotary = rotaryOf(withLongrope(config), layer.headDim, sequence);
   const angles = anglesOf(rotary, context.inputs.positions);
   const table = parameter("model.embed_tokens.weight", [vocabulary, hidden]);
   let x = boundary(embed(context.inputs.ids, table));

@@ -3,8 +3,10 @@ import type { Node } from "../ir/node.ts";
 import { cast } from "../ops/cast.ts";
 import { cos } from "../ops/cos.ts";
 import { constant, literal } from "../ops/leaf.ts";
+import { less } from "../ops/less.ts";
 import { mul } from "../ops/mul.ts";
 import { reshape } from "../ops/reshape.ts";
+import { select } from "../ops/select.ts";
 import { sin } from "../ops/sin.ts";
 import { sizeOf } from "../tensor/shape.ts";
 import { flagField, type HfConfig, numberField } from "./config.ts";
@@ -14,6 +16,8 @@ export interface Rotary {
   /** R/2 angles a position, radians. */
   readonly frequencies: Float64Array;
   readonly factor: number;
+  /** Other frequencies for tokens at position `from` and later. */
+  readonly beyond?: { readonly from: number; readonly frequencies: Float64Array };
 }
 
 /** Cosine and sine of every position's angles, each (N, R/2). */
@@ -25,15 +29,15 @@ export interface Angles {
 /**
  * The rotary embedding of `config` for heads of `dim` features, in the old spelling (`rope_theta`, `rope_scaling`)
  * or the new one (`rope_parameters`, possibly one for each layer type).
- * @param length longest sequence, for scalings that depend on it
+ * @param length tokens of a run, and `cacheLength` slots before them, for scalings that depend on it
  * @throws LorikeetError `model-config` for a rope type that is not supported
  */
 export function rotaryOf(
   config: HfConfig,
   dim: number,
-  options: { layerType?: string; length: number },
+  options: { layerType?: string; length: number; cacheLength?: number | undefined },
 ): Rotary {
-  const { layerType, length } = options;
+  const { layerType, length, cacheLength = 0 } = options;
   const given = (config["rope_parameters"] ?? config["rope_scaling"] ?? {}) as HfConfig;
   const parameters = ((layerType && given[layerType]) || given) as HfConfig;
   const theta = numberField(parameters, "rope_theta", numberField(config, "rope_theta", 10000));
@@ -52,22 +56,24 @@ export function rotaryOf(
       `Expected rope_type in config.json to be ${Object.keys(scalings).join(", ")}, got ${type}`,
       { hint: "Take a model with one of these; others are not built." },
     );
-  return scaling(plain, parameters, { config, theta, dim: rotated, length });
+  return scaling(plain, parameters, { config, theta, dim: rotated, length, cacheLength });
 }
 
 /** Cosines and sines for `positions` (…) in one row a position. */
-export function anglesOf({ frequencies, factor }: Rotary, positions: Node): Angles {
-  const table = literal({
-    dtype: "f32",
-    shape: [1, frequencies.length],
-    data: Float32Array.from(frequencies),
-  });
+export function anglesOf({ frequencies, factor, beyond }: Rotary, positions: Node): Angles {
   const column = reshape(cast(positions, { dtype: "f32" }), {
     shape: [sizeOf(positions.shape), 1],
   });
+  const table = beyond
+    ? select(less(column, constant(beyond.from)), row(frequencies), row(beyond.frequencies))
+    : row(frequencies);
   const angles = mul(column, table);
   const scaled = (x: Node): Node => (factor === 1 ? x : mul(x, constant(factor)));
   return { cos: scaled(cos(angles)), sin: scaled(sin(angles)) };
+}
+
+function row(values: Float64Array): Node {
+  return literal({ dtype: "f32", shape: [1, values.length], data: Float32Array.from(values) });
 }
 
 interface Context {
@@ -75,6 +81,7 @@ interface Context {
   readonly theta: number;
   readonly dim: number;
   readonly length: number;
+  readonly cacheLength: number;
 }
 
 type Scaling = (plain: Float64Array, parameters: HfConfig, context: Context) => Rotary;
@@ -131,16 +138,24 @@ function yarnAttention(parameters: HfConfig, factor: number): number {
   return numberField(parameters, "attention_factor", usual);
 }
 
-/** LongRoPE (Phi-3): a divisor for each frequency, one list for short and one for long sequences. */
-function longrope(plain: Float64Array, parameters: HfConfig, { config, length }: Context): Rotary {
-  const { context, longest } = contextsOf(parameters, config);
-  const divisors = parameters[
-    length > context ? "long_factor" : "short_factor"
-  ] as readonly number[];
-  const ratio = numberField(parameters, "factor", longest / context);
-  const attention = parameters["attention_factor"] as number | undefined;
-  const factor = attention ?? (ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(context)));
-  return { frequencies: plain.map((f, i) => f / divisors[i]!), factor };
+/**
+ * LongRoPE (Phi-3): a divisor for each frequency, one list for short and one for long sequences. A step over a cache,
+ * whose slots need not all be used, tells by its token's position which of them it is.
+ */
+function longrope(plain: Float64Array, parameters: HfConfig, context: Context): Rotary {
+  const { context: short, longest } = contextsOf(parameters, context.config);
+  const { length, cacheLength } = context;
+  const divided = (list: string): Float64Array => {
+    const divisors = parameters[list] as readonly number[];
+    return plain.map((f, i) => f / divisors[i]!);
+  };
+  const ratio = numberField(parameters, "factor", longest / short);
+  const usual = ratio <= 1 ? 1 : Math.sqrt(1 + Math.log(ratio) / Math.log(short));
+  const factor = numberField(parameters, "attention_factor", usual);
+  if (length + cacheLength <= short) return { frequencies: divided("short_factor"), factor };
+  if (cacheLength === 0 || length > 1) return { frequencies: divided("long_factor"), factor };
+  const beyond = { from: short, frequencies: divided("long_factor") };
+  return { frequencies: divided("short_factor"), factor, beyond };
 }
 
 /** Tokens that the model was first trained on, and that it sees since; a length beside the parameters comes first. */
