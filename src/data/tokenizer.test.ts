@@ -118,11 +118,35 @@ describe("tokenizer", () => {
   it.each([
     ["no object", "a string", /object with a "model"/],
     ["no model", {}, /object with a "model"/],
-    ["an unknown model", { model: { type: "Markov" } }, /Unknown TokenizerModel type: Markov/],
+    ["an unknown model", { model: { type: "Markov" } }, /a model of type "Markov"/],
     ["a cut-off model", { model: { type: "BPE", vocab: {} } }, /supported kind/],
   ])("refuses %s", (_, tokenizer, message) => {
     const make = (): unknown => createTokenizer({ tokenizer });
     expect(make).toThrow(expect.objectContaining({ code: "tokenizer" }));
     expect(make).toThrow(message);
+  });
+});
+
+describe("a tokenizer.json that is not what it should be", () => {
+  const whole = read(`${model}/tokenizer.json`) as { model: Record<string, unknown> };
+  const vocab = whole.model["vocab"] as Record<string, number>;
+  it.each([
+    [{ type: "Telepathy" }, 'type "Telepathy"'],
+    [{ vocab: 5 }, "give each token its id"],
+    [{ vocab: { a: "x" } }, "give each token its id"],
+    [{ merges: ["ab"] }, "not all pairs"],
+    [{ type: "Unigram" }, "give each token its score"],
+  ])("%j is refused", (change, message) => {
+    expect(() =>
+      createTokenizer({ tokenizer: { ...whole, model: { ...whole.model, ...change } } }),
+    ).toThrow(message);
+  });
+
+  it("a token that the model has no row for is an error that names it", () => {
+    const id = vocab["he"]!;
+    const small = createTokenizer({ tokenizer: whole, modelConfig: { vocab_size: id } });
+    expect(() => small.encode("he")).toThrow(`got "he" with id ${id}`);
+    const enough = createTokenizer({ tokenizer: whole, modelConfig: { vocab_size: id + 1 } });
+    expect(enough.encode("he")).toEqual([id]);
   });
 });

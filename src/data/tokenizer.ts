@@ -8,6 +8,7 @@ import {
   matchRustNormalizing,
   matchRustSplitting,
 } from "./tokenizer-fixes.ts";
+import { modelFault } from "./tokenizer-faults.ts";
 import { type LibraryTokenizer, tokenizers } from "./tokenizer-library.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -20,7 +21,7 @@ export interface TokenizerFiles {
   readonly config?: Json | undefined;
   /** generation_config.json: ids that end generation. */
   readonly generationConfig?: Json | undefined;
-  /** config.json: special ids where the others name none. */
+  /** config.json: special ids where the others name none, and how many tokens the model knows. */
   readonly modelConfig?: Json | undefined;
 }
 
@@ -29,7 +30,10 @@ export interface Tokenizer {
   /** Largest id + 1; a model's embedding may have more rows. */
   readonly vocabSize: number;
   readonly specials: SpecialTokens;
-  /** Ids of `text`. `addSpecialTokens` (default true) adds what the post-processor adds, such as a first `<s>`. */
+  /**
+   * Ids of `text`. `addSpecialTokens` (default true) adds what the post-processor adds, such as a first `<s>`.
+   * @throws LorikeetError `tokenizer` for a token that the model has no row for
+   */
   encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
   /** Text of `ids`; ids that no token has are left out. Spaces are never cleaned up. */
   decode(ids: Iterable<number>, options?: { skipSpecialTokens?: boolean }): string;
@@ -58,6 +62,7 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
   const special = new Set([...added.values()].filter((t) => t.special).map((t) => t.id));
   const spelling = byteSpelling(json["decoder"]);
   const tokenBytes = spelling && cachedBytes(library, spelling, new Set(added.keys()));
+  const rows = Number(files.modelConfig?.["vocab_size"] ?? Infinity);
   const isKnown = (id: number): boolean => library.id_to_token(id) !== undefined;
 
   const decodeByLibrary = (ids: readonly number[], skip: boolean): string => {
@@ -72,8 +77,11 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
   return {
     vocabSize: largestId(library) + 1,
     specials: specialTokens(files, (token) => library.token_to_id(token)),
-    encode: (text, { addSpecialTokens = true } = {}) =>
-      library.encode(text, { add_special_tokens: addSpecialTokens }).ids,
+    encode(text, { addSpecialTokens = true } = {}) {
+      const { ids } = library.encode(text, { add_special_tokens: addSpecialTokens });
+      for (const id of ids) if (id >= rows) throw beyond(id, library.id_to_token(id), rows);
+      return ids;
+    },
     decode(ids, { skipSpecialTokens = false } = {}) {
       if (spelling !== "byte-level") return decodeByLibrary([...ids], skipSpecialTokens);
       const decoder = stream(skipSpecialTokens);
@@ -99,6 +107,13 @@ function openLibrary({ tokenizer, config = {} }: TokenizerFiles): LibraryTokeniz
       'Expected tokenizer.json to be an object with a "model", got something else',
       { hint },
     );
+  const fault = modelFault(tokenizer.model);
+  if (fault !== undefined)
+    throw new LorikeetError(
+      "tokenizer",
+      `Expected a tokenizer.json of a supported kind, got ${fault}`,
+      { hint },
+    );
   const empty = { added_tokens: [], normalizer: null, pre_tokenizer: null };
   const json = { ...empty, post_processor: null, decoder: null, ...tokenizer };
   const names = Object.entries(config).map(([key, value]) => [key, tokenText(value) ?? value]);
@@ -117,6 +132,14 @@ function openLibrary({ tokenizer, config = {} }: TokenizerFiles): LibraryTokeniz
       { hint, cause },
     );
   }
+}
+
+function beyond(id: number, token: string | undefined, rows: number): LorikeetError {
+  return new LorikeetError(
+    "tokenizer",
+    `Expected tokens that the model knows (ids below ${rows}), got ${JSON.stringify(token)} with id ${id}`,
+    { hint: "Give the tokenizer.json that belongs to the model: this one has more tokens than config.json's vocab_size." }, // prettier-ignore
+  );
 }
 
 function cachedBytes(
