@@ -23,6 +23,11 @@ describe("sampleToken", () => {
   it("is greedy at temperature 0", () => {
     expect(sampleToken(logits, [], {}, new Random(5))).toBe(1);
   });
+  it("refuses logits that are not numbers", () => {
+    for (const [bad, temperature] of [[NaN, 0], [NaN, 1], [Infinity, 0]] as const)
+      expect(() => sampleToken(Float32Array.of(0, 1, bad), [], { temperature }, new Random(5))).toThrow(`got ${bad} for token 2`);
+    expect(sampleToken(Float32Array.of(-Infinity, 1), [], {}, new Random(5))).toBe(1);
+  }); // prettier-ignore
   it("samples from the softmax", () => {
     expectNear(frequencies({ temperature: 1 }), [1, 8, 2, 4, 0.5]);
   });

@@ -1,3 +1,4 @@
+import { LorikeetError } from "../errors.ts";
 import type { Random } from "../tensor/random.ts";
 
 /** How the next token is chosen. Defaults: greedy. Meanings and order of application are transformers'. */
@@ -14,7 +15,10 @@ export interface SamplingOptions {
   readonly repetitionPenalty?: number;
 }
 
-/** The next token after `history`, from its logits (V); draws one number of `random` unless greedy. */
+/**
+ * The next token after `history`, from its logits (V); draws one number of `random` unless greedy.
+ * @throws LorikeetError `non-finite-logits`
+ */
 export function sampleToken(
   logits: Float32Array,
   history: Iterable<number>,
@@ -51,8 +55,23 @@ function penalised(logits: Float32Array, history: Iterable<number>, penalty: num
 
 function largest(scores: Float32Array): number {
   let best = 0;
-  for (let id = 1; id < scores.length; id++) if (scores[id]! > scores[best]!) best = id;
+  let sum = 0;
+  for (let id = 0; id < scores.length; id++) {
+    const score = scores[id]!;
+    if (score > scores[best]!) best = id;
+    sum += score;
+  }
+  if (Number.isNaN(sum) || sum === Infinity) throw nonFinite(scores);
   return best;
+}
+
+function nonFinite(scores: Float32Array): LorikeetError {
+  const id = scores.findIndex((score) => Number.isNaN(score) || score === Infinity);
+  return new LorikeetError(
+    "non-finite-logits",
+    `Expected logits that are numbers, got ${scores[id]!} for token ${id}`,
+    { hint: "The weights of the model or of its adapter are damaged, or a run diverged: download or train them again." },
+  ); // prettier-ignore
 }
 
 /** The `count` of `ids` with the largest scores, largest first, and any that are as large as the last of them. */
