@@ -15,6 +15,7 @@ import { trainingGraph, type TrainPlan } from "../../src/train/plan.ts";
 import { type Check, memorySource, root, Skipped } from "./check.ts";
 
 const STEPS = 200;
+const STORYTELLER = "models/storyteller-6m";
 /** Steps whose mean losses are compared. */
 const WINDOW = 10;
 
@@ -27,6 +28,8 @@ interface Case {
   readonly peer: keyof Peer["losses"];
   /** Largest relative distance of the mean loss of ten steps. */
   readonly limit: number;
+  /** PEFT's own distance between bf16 and float32 is allowed beside it. */
+  readonly plusPeers?: boolean;
 }
 
 /** What PEFT did, and where its files are. */
@@ -143,34 +146,51 @@ async function trainOurs(peer: Peer, options: CudaOptions): Promise<number[]> {
   return losses;
 }
 
-async function checkCurve({ base, options, peer: kind, limit }: Case): Promise<string> {
-  const peer = await peerOf(base);
-  const theirs = peer.losses[kind];
-  const ours = await trainOurs(peer, options);
+/** Largest relative distance of the mean losses of ten steps, and where these begin. */
+function farthest(a: readonly number[], b: readonly number[]): { distance: number; from: number } {
   const mean = (values: readonly number[], from: number): number =>
     values.slice(from, from + WINDOW).reduce((sum, value) => sum + value, 0) / WINDOW;
   let worst = { distance: 0, from: 0 };
   for (let from = 0; from < STEPS; from += WINDOW) {
-    const distance = Math.abs(mean(ours, from) / mean(theirs, from) - 1);
+    const distance = Math.abs(mean(a, from) / mean(b, from) - 1);
     if (!(distance <= worst.distance)) worst = { distance, from };
   }
+  return worst;
+}
+
+const percent = (share: number): string => `${(share * 100).toFixed(2)} %`;
+
+async function checkCurve(each: Case): Promise<string> {
+  const peer = await peerOf(each.base);
+  const theirs = peer.losses[each.peer];
+  const ours = await trainOurs(peer, each.options);
+  const { distance, from } = farthest(ours, theirs);
+  const own = farthest(peer.losses.bf16, peer.losses.fp32).distance;
+  const limit = each.limit + (each.plusPeers ? own : 0);
   const single = Math.max(...ours.map((loss, i) => Math.abs(loss / theirs[i]! - 1)));
-  const text = `ten steps differ by at most ${(worst.distance * 100).toFixed(2)} % (from step ${worst.from + 1}), one step by ${(single * 100).toFixed(2)} %; loss ${ours[0]!.toFixed(3)} to ${ours.at(-1)!.toFixed(3)}, PEFT (${kind}) ${theirs[0]!.toFixed(3)} to ${theirs.at(-1)!.toFixed(3)}`;
-  if (!(worst.distance <= limit)) throw new Error(`expected at most ${limit * 100} %: ${text}`);
+  const text = `ten steps differ by at most ${percent(distance)} (from step ${from + 1}), one step by ${percent(single)}; loss ${ours[0]!.toFixed(3)} to ${ours.at(-1)!.toFixed(3)}, PEFT (${each.peer}) ${theirs[0]!.toFixed(3)} to ${theirs.at(-1)!.toFixed(3)}; PEFT's bf16 from its float32 ${percent(own)}`;
+  if (!(distance <= limit)) throw new Error(`expected at most ${percent(limit)}: ${text}`);
   return text;
 }
 
-/** What is compared with what: 16 bits at another place than PEFT's with float32. */
-const KINDS = [
-  { name: "bf16", options: {}, peer: "bf16", limit: 1e-2 },
+/** 16 bits at another place than PEFT's are compared with float32. */
+const WIDE = [
   { name: "f16", options: { precision: "f16" }, peer: "fp32", limit: 1e-2 },
   { name: "f32", options: { precision: "f32" }, peer: "fp32", limit: 1e-2 },
-  { name: "fp8", options: { quantization: "fp8" }, peer: "bf16", limit: 2e-2 },
 ] as const;
 
-const CASES: readonly Case[] = ["smollm2-135m", "models/storyteller-6m"].flatMap((base) =>
-  KINDS.map((kind) => ({ ...kind, base, name: `${base} ${kind.name}` })),
-);
+/** The small model's curve is steep: rounding moves PEFT's own by more than a percent, so it counts. FP8 is for large models. */
+const CASES: readonly Case[] = [
+  ...[
+    { name: "bf16", options: {}, peer: "bf16", limit: 1e-2 } as const,
+    ...WIDE,
+    { name: "fp8", options: { quantization: "fp8" }, peer: "bf16", limit: 2e-2 } as const,
+  ].map((kind) => ({ ...kind, base: "smollm2-135m", name: `smollm2-135m ${kind.name}` })),
+  ...[
+    { name: "bf16", options: {}, peer: "fp32", limit: 1e-2, plusPeers: true } as const,
+    ...WIDE,
+  ].map((kind) => ({ ...kind, base: STORYTELLER, name: `storyteller-6m ${kind.name}` })),
+];
 
 export const checks: readonly Check[] = CASES.map((each) => ({
   prepare: () => void peerOf(each.base),

@@ -24,10 +24,13 @@ import { type Check, expectClose, relativeError, root, storyteller } from "./che
 
 const [B, T] = [2, 40];
 
-/** Relative errors allowed: logits and gradients, and the distance of the ten losses. */
+/**
+ * Relative errors allowed: logits and gradients, and the distance of the ten losses. PEFT's own gradients in bf16 are up to
+ * 4.4e-2 from its f32 ones on these cases (test/golden/bf16_gradients.py).
+ */
 const LIMITS: Readonly<Record<Precision, { logits: number; gradient: number; loss: number }>> = {
   f32: { logits: 1e-5, gradient: 1e-4, loss: 2e-5 },
-  bf16: { logits: 2e-2, gradient: 4e-2, loss: 2e-2 },
+  bf16: { logits: 2e-2, gradient: 5e-2, loss: 2e-2 },
   f16: { logits: 4e-3, gradient: 1e-2, loss: 3e-3 },
 };
 
