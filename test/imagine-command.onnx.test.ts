@@ -1,8 +1,8 @@
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
-import { afterEach, beforeEach, expect, it } from "vitest";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { readPngText } from "../src/formats/png-text.ts";
 import { decodeSafetensors } from "../src/formats/safetensors.ts";
 import { serializeSafetensors } from "../src/formats/safetensors-write.ts";
@@ -66,6 +66,29 @@ it("writes PNG files that say how they were made, the same for the same seed", a
   expect([second.code, second.out]).toEqual([0, `${again}\n`]);
   expect(await readFile(again)).toEqual(await readFile(paths[1]!));
   expect(new Set(data).size).toBeGreaterThan(10);
+});
+
+it("takes adapters by their hub ids, as do merge and inspect", async () => {
+  const repository = join(folder, "hub/models--some--style");
+  const snapshot = join(repository, "snapshots/c0ffee");
+  await mkdir(join(repository, "refs"), { recursive: true });
+  await writeFile(join(repository, "refs/main"), "c0ffee");
+  await cp(lora("sd1-everything/pytorch_lora_weights.safetensors"), join(snapshot, "pytorch_lora_weights.safetensors")); // prettier-ignore
+  vi.stubEnv("HF_HOME", folder).stubEnv("HF_HUB_CACHE", join(folder, "hub")).stubEnv("HF_HUB_OFFLINE", "1"); // prettier-ignore
+  const [local, hub] = ["local", "hub"].map((name) => join(folder, `${name}.png`)) as [string, string]; // prettier-ignore
+  await make("-p", "a cat", "-a", `${lora("sd1-everything/pytorch_lora_weights.safetensors")}:0.5`, "-o", local); // prettier-ignore
+  const { code, err } = await make("-p", "a cat", "-a", "some/style:0.5", "-o", hub, "--json");
+  expect(code, err).toBe(0);
+  const pixels = (path: string): Promise<Buffer> => sharp(path).raw().toBuffer();
+  expect(await pixels(hub)).toEqual(await pixels(local));
+  const absent = await make("-p", "a cat", "-a", "some/absent", "-o", join(folder, "x.png"));
+  expect(absent.err).toContain("error[hub-offline]: Expected some/absent in the cache");
+  const inspected = await lorikeet("inspect", "some/style");
+  expect(inspected.out, inspected.err).toContain("LoRA (diffusers), r 3");
+  const out = join(folder, "merged");
+  const merged = await lorikeet("merge", "--model", sd1, "-a", "some/style", "-o", out);
+  expect(merged.out, merged.err).toMatch(/\d+ weights merged/);
+  vi.unstubAllEnvs();
 });
 
 it("refuses what it cannot do before anything is written", async () => {

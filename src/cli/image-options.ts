@@ -1,6 +1,7 @@
 import { basename, dirname, resolve } from "node:path";
 import { DIFFUSERS_FILE } from "../adapter/formats/diffusers.ts";
 import { type ImagePipeline, pipelineNaming, type WeightedAdapter } from "../api/image-pipeline.ts";
+import { type AdapterDownload, adapterPath } from "../host/adapter-formats.ts";
 import { loadImageAdapter } from "../host/image-adapter-files.ts";
 
 /** An adapter as the command line names it: `lora.safetensors:0.8`. */
@@ -27,11 +28,12 @@ export function collectAdapters(
 export async function readAdapters(
   pipeline: ImagePipeline,
   references: readonly AdapterReference[],
+  options: AdapterDownload,
 ): Promise<WeightedAdapter[]> {
   const naming = pipelineNaming(pipeline);
   return Promise.all(
     references.map(async ({ path, weight }) => ({
-      adapter: await loadImageAdapter(path, naming),
+      adapter: await loadImageAdapter(await adapterPath(path, options), naming),
       weight,
       name: adapterName(path),
     })),

@@ -50,8 +50,8 @@ export function register(command: Command, context: CliContext): void {
       EMBEDDED,
     )
     .option(
-      "-a, --adapter <path[:weight]>",
-      "adapter of diffusers, kohya or PEFT; may be given several times",
+      "-a, --adapter <ref[:weight]>",
+      "adapter of diffusers, kohya or PEFT, or its hub id; may be given several times",
       collectAdapters,
     )
     .requiredOption("-p, --prompt <text>", "what to show")
@@ -100,11 +100,12 @@ async function run(flags: Flags, context: CliContext): Promise<void> {
   const { device, threads, count, seed, json, overwrite } = flags;
   const paths = Array.from({ length: count }, (_, i) => outputPath(flags, i));
   if (!overwrite) for (const path of paths) await refuseExisting(path);
+  const onDownload = showDownload(context.err);
   const base = await loadPipeline(flags.model, {
-    ...{ device, onDownload: showDownload(context.err) },
+    ...{ device, onDownload },
     ...(threads !== undefined && { threads }),
   });
-  const pipeline = base.withAdapters(await readAdapters(base, flags.adapter ?? []));
+  const pipeline = base.withAdapters(await readAdapters(base, flags.adapter ?? [], { onDownload }));
   const session = await openImageSession(pipeline);
   const progress = showSteps(context.err, count * flags.steps);
   const images: object[] = [];

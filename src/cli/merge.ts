@@ -43,7 +43,10 @@ export function register(command: Command, context: CliContext): void {
       "-m, --model <ref>",
       "base: hub id, folder or .gguf file; default: the one that the adapter names",
     ) // prettier-ignore
-    .requiredOption("-a, --adapter <ref>", "adapter: folder of PEFT or mlx-lm, .gguf file, hub id")
+    .requiredOption(
+      "-a, --adapter <ref>",
+      "adapter: folder of PEFT or mlx-lm, .gguf file, image LoRA, hub id",
+    )
     .requiredOption("-o, --output <folder>", "new folder for the merged model")
     .option(
       "--to <format>",
@@ -68,8 +71,8 @@ export function register(command: Command, context: CliContext): void {
     .option("--json", "print what was written as JSON")
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
-      if (await isImageMerge(flags)) return mergeImage(command, flags, context);
       const onDownload = showDownload(context.err);
+      if (await isImageMerge(flags, { onDownload })) return mergeImage(command, flags, context);
       const { adapter, base: model } = await loadWithBase(flags.adapter, flags.model, { onDownload }); // prettier-ignore
       const { maxShardSize, output, to, dtype, safe, requantize, overwrite, json } = flags;
       const options = {

@@ -32,9 +32,10 @@ export function register(command: Command, { out, err }: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (flags: Flags) => {
       const { output, base, json } = flags;
-      const result = (await isImageMerge(flags))
-        ? await unmergeImage(flags)
-        : await unmergeText(flags, { onDownload: showDownload(err) });
+      const options = { onDownload: showDownload(err) };
+      const result = (await isImageMerge(flags, options))
+        ? await unmergeImage(flags, options)
+        : await unmergeText(flags, options);
       if (json) return void out.write(`${JSON.stringify(result)}\n`);
       const { errors } = result;
       const bound = Math.max(...errors.map((error) => error.bound));

@@ -25,16 +25,26 @@ export const MODEL: HubKind = {
   ]),
 };
 
-/** An adapter: PEFT's, or mlx-lm's. */
+const ADAPTER_WEIGHTS = [
+  /^adapter_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
+  /^adapter_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
+  /^adapters\.safetensors$/,
+  /^pytorch_lora_weights\.safetensors$/,
+  /^pytorch_lora_weights\.bin$/,
+  /^(unet|text_encoder|text_encoder_2)\/adapter_(config\.json|model\.safetensors)$/,
+];
+
+/** An adapter: PEFT's, mlx-lm's, or of an image model, where a file of any name may be the only one. */
 export const ADAPTER: HubKind = {
-  what: "an adapter",
-  hint: "A whole model goes where a model is asked for: --model.",
-  recursive: false,
-  choose: withCompanions([
-    /^adapter_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?$/,
-    /^adapter_model(-\d+-of-\d+)?\.bin(\.index\.json)?$/,
-    /^adapters\.safetensors$/,
-  ]),
+  what: "one adapter",
+  hint: "A whole model goes where a model is asked for: --model. Of several LoRA files, download one and name its path.",
+  recursive: true,
+  choose(paths) {
+    const known = withCompanions(ADAPTER_WEIGHTS)(paths);
+    if (known || paths.includes("config.json") || paths.includes("model_index.json")) return known;
+    const files = paths.filter((path) => /^[^/]+\.safetensors$/.test(path));
+    return files.length === 1 ? files : undefined;
+  },
 };
 
 /** A Stable Diffusion model in diffusers layout. */

@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ADAPTER } from "./hub-files.ts";
 import { fetchAdapter, fetchModel, fetchPipeline, isHubId } from "./hub.ts";
 
 const SHA = "0123456789abcdef0123456789abcdef01234567";
@@ -98,6 +99,17 @@ describe("fetchAdapter", () => {
     const folder = await fetchAdapter("some/both", { hubUrl, cacheDir });
     expect((await readdir(folder)).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "config.json"]); // prettier-ignore
   });
+
+  it.each([
+    [["README.md", "pytorch_lora_weights.safetensors", "other.safetensors"], ["pytorch_lora_weights.safetensors"]],
+    [["style.safetensors", "README.md", "sample.png"], ["style.safetensors"]],
+    [["unet/adapter_config.json", "unet/adapter_model.safetensors"], ["unet/adapter_config.json", "unet/adapter_model.safetensors"]],
+    [["adapter_config.json", "adapter_model.safetensors", "checkpoint-5/adapter_model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]],
+    [["a.safetensors", "b.safetensors"], undefined],
+    [["model_index.json", "v1-5.safetensors"], undefined],
+  ])("chooses of %j", (paths, chosen) => {
+    expect(ADAPTER.choose(paths)).toEqual(chosen);
+  }); // prettier-ignore
 
   it("says where a model goes when there is no adapter", async () => {
     const fetched = fetchAdapter("some/plain", { hubUrl, cacheDir });

@@ -137,15 +137,15 @@ async function neededFiles(
   );
 }
 
+/** What a model or an adapter has at its top. */
+const MARKS = /^(config|adapter_config|model_index)\.json$|\.(safetensors|bin)$|^unet$/;
+
 /** The snapshot in the cache. @throws LorikeetError `hub-offline` */
 async function cached(repository: string, id: string, revision: string): Promise<string> {
   const reference = join(repository, "refs", revision);
   const sha = (await readFile(reference, "utf8").catch(() => revision)).trim();
   const snapshot = join(repository, "snapshots", sha);
   const files = await readdir(snapshot).catch((): string[] => []);
-  if (
-    ["config.json", "adapter_config.json", "model_index.json"].some((name) => files.includes(name))
-  )
-    return snapshot;
+  if (files.some((name) => MARKS.test(name))) return snapshot;
   throw new LorikeetError("hub-offline", `Expected ${id} in the cache ${repository}, as HF_HUB_OFFLINE is set; it is not there`, { hint: "Unset HF_HUB_OFFLINE to download it, or name a folder." }); // prettier-ignore
 }
