@@ -23,7 +23,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { stepShape, trainingGraph, type TrainPlan } from "../train/plan.ts";
 import { isEncoder, plainLogits } from "../train/text-model.ts";
 import { checkAdapter } from "./check-adapter.ts";
-import { checkWeights } from "./check-weights.ts";
+import { checkWeights, refuseFurtherLayers } from "./check-weights.ts";
 import { labelNames, withHead, withLabels, withLabelsOf } from "./classifier.ts";
 import { classFeeds, lossFeeds } from "./feeds.ts";
 import { embeddingsOf, logitsOf } from "./logits.ts";
@@ -120,7 +120,8 @@ function makeModel(given: Checkpoint, shared: Shared, adapter?: Adapter): Model 
     },
     get chatTemplate() {
       const { bosToken, eosToken } = shared.tokenizer().specials;
-      return createChatTemplate(checkpoint.chatTemplate, { bosToken, eosToken });
+      const { chatTemplate, toolTemplate: withTools } = checkpoint;
+      return createChatTemplate(chatTemplate, { withTools, bosToken, eosToken });
     },
     withAdapter: (next) => makeModel(checkpoint, { ...shared, base }, next),
     withLabels: (labels) =>
@@ -180,6 +181,7 @@ function baseOf(checkpoint: Checkpoint): AdapterBase {
   const weights = withHead(checkpoint);
   const logits = plainLogits(config, { batch: 1, length: 1 });
   checkWeights(weights, [logits], name);
+  refuseFurtherLayers(weights, [logits], name);
   return adapterBase([logits], loraTargets(String(config["model_type"])), weights);
 }
 

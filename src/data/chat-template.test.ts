@@ -80,6 +80,14 @@ describe("chat template", () => {
     expect(text).toBe('531[{"a": [1, 2.5, true, null, "é"]}]!');
   });
 
+  it("is the one for tools, where a model has one, in chats that have tools", () => {
+    const template = createChatTemplate("plain", { withTools: "with {{ tools | length }}" });
+    const chat = [{ role: "user", content: "x" }] as const;
+    expect(template.render(chat, { tools: [{ name: "f" }] }).text).toBe("with 1");
+    expect(template.render(chat, { tools: [] }).text).toBe("plain");
+    expect(template.render(chat).text).toBe("plain");
+  });
+
   it("refuses text with the characters that mark spans", () => {
     const chat: Message[] = [{ role: "user", content: "a\ufdd0b" }];
     expect(() => templates["plain"]!.render(chat)).toThrow(code("chat-template"));

@@ -42,22 +42,29 @@ export interface ChatTemplate {
 const OPEN = "\ufdd0"; // noncharacters: never in text that is meant to be exchanged
 const CLOSE = "\ufdd1";
 const MARKERS = /[\ufdd0\ufdd1]/g;
+const GENERATION = /\{%[-+]?\s*generation\s*[-+]?%\}/;
 // `{% generation %}` becomes a call block, which is also what transformers makes of it
 const PRELUDE = "{% macro __generation() %}{{ __open }}{{ caller() }}{{ __close }}{% endmacro %}";
 
 /**
- * The chat template `source` with the globals and filters that transformers gives it; ChatML when there is none.
- * `now` is what `strftime_now` tells: fixed, so that one run renders every epoch alike.
+ * The chat template `given` with the globals and filters that transformers gives it; ChatML when there is none.
+ * `withTools` is the template of chats that have tools, where a model has one of its own; `now` is what `strftime_now` tells: fixed, so that one run renders every epoch alike.
  * @throws LorikeetError `chat-template` when it is not a template
  */
 export function createChatTemplate(
   given: string | undefined,
-  options: { bosToken?: string | undefined; eosToken?: string | undefined; now?: Date } = {},
+  options: {
+    withTools?: string | undefined;
+    bosToken?: string | undefined;
+    eosToken?: string | undefined;
+    now?: Date;
+  } = {},
 ): ChatTemplate {
   const source = given ?? DEFAULT_CHAT_TEMPLATE;
   const now = options.now ?? new Date();
-  const marksGeneration = /\{%[-+]?\s*generation\s*[-+]?%\}/.test(source);
-  const program = compile(source);
+  const sources = options.withTools === undefined ? [source] : [source, options.withTools];
+  const marksGeneration = sources.every((text) => GENERATION.test(text));
+  const [program, withTools = program] = sources.map(compile) as [Program, Program?];
   const globals = {
     bos_token: options.bosToken ?? "",
     eos_token: options.eosToken ?? "",
@@ -69,14 +76,15 @@ export function createChatTemplate(
     marksGeneration,
     render(messages, { tools, addGenerationPrompt = false, variables } = {}) {
       refuseMarkers(messages);
+      const hasTools = tools !== undefined && tools.length > 0;
       const context = {
         ...globals,
         messages,
-        tools: tools && tools.length > 0 ? tools : null,
+        tools: hasTools ? tools : null,
         add_generation_prompt: addGenerationPrompt,
         ...variables,
       };
-      return takeMarkers(run(program, context));
+      return takeMarkers(run(hasTools ? withTools : program, context));
     },
   };
 }

@@ -3,6 +3,7 @@ import type { WeightSource } from "../backends/backend.ts";
 import { LorikeetError } from "../errors.ts";
 import type { HfConfig } from "../models/config.ts";
 import { currentWeightName } from "../models/weight-names.ts";
+import { getString } from "../formats/gguf/metadata.ts";
 import { tokenizerFromGguf } from "../formats/gguf/tokenizer.ts";
 import { openWeights } from "./checkpoint.ts";
 import { openGguf } from "./checkpoint-gguf.ts";
@@ -22,6 +23,8 @@ export interface Checkpoint {
   readonly generationConfig: Readonly<Record<string, unknown>> | undefined;
   /** Jinja source, from tokenizer_config.json or chat_template.jinja. */
   readonly chatTemplate: string | undefined;
+  /** The same for chats with tools, where the model has a template named `tool_use`. */
+  readonly toolTemplate?: string | undefined;
 }
 
 /**
@@ -49,7 +52,7 @@ export async function openFolder(folder: string): Promise<Checkpoint> {
     tokenizer: await readJson(join(folder, "tokenizer.json")),
     tokenizerConfig,
     generationConfig: await readJson(join(folder, "generation_config.json")),
-    chatTemplate: await chatTemplateOf(folder, tokenizerConfig),
+    ...(await chatTemplatesOf(folder, tokenizerConfig)),
   };
 }
 
@@ -67,20 +70,29 @@ export async function openGgufModel(path: string): Promise<Checkpoint> {
     tokenizerConfig: files.config,
     generationConfig: files.generationConfig,
     chatTemplate: typeof template === "string" ? template : undefined,
+    toolTemplate: getString(header.metadata, "tokenizer.chat_template.tool_use"),
   };
 }
 
-async function chatTemplateOf(
+async function chatTemplatesOf(
   folder: string,
   tokenizerConfig: Readonly<Record<string, unknown>> | undefined,
-): Promise<string | undefined> {
-  const file = join(folder, "chat_template.jinja");
-  if (await isFile(file)) return readText(file);
-  const template = tokenizerConfig?.["chat_template"];
-  if (typeof template === "string") return template;
-  if (!Array.isArray(template)) return undefined;
-  const named = template as { name: string; template: string }[];
-  return named.find(({ name }) => name === "default")?.template;
+): Promise<Pick<Checkpoint, "chatTemplate" | "toolTemplate">> {
+  const inFile = (name: string): Promise<string | undefined> => textOf(join(folder, name));
+  const given = tokenizerConfig?.["chat_template"];
+  const named = (Array.isArray(given) ? given : []) as { name: string; template: string }[];
+  const inConfig = (wanted: string): string | undefined =>
+    named.find(({ name }) => name === wanted)?.template;
+  const plain = typeof given === "string" ? given : inConfig("default");
+  return {
+    chatTemplate: (await inFile("chat_template.jinja")) ?? plain,
+    toolTemplate:
+      (await inFile("additional_chat_templates/tool_use.jinja")) ?? inConfig("tool_use"),
+  };
+}
+
+async function textOf(path: string): Promise<string | undefined> {
+  return (await isFile(path)) ? readText(path) : undefined;
 }
 
 /** The object in the JSON file `path`, or undefined when there is no such file. @throws LorikeetError `malformed-json` */
