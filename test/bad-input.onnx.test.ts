@@ -106,6 +106,18 @@ describe("a model that is not what it should be", () => {
     await expectError(["--model", folder], "missing-weight", "model.layers.6.");
   });
 
+  test("weights of layers that config.json does not have", async () => {
+    const folder = await changeConfig({ num_hidden_layers: 5 });
+    await expectError(["--model", folder], "unexpected-weight", "9 faults", "model.layers.5.");
+  });
+
+  test("sizes that are no whole numbers, or do not fit each other", async () => {
+    const zero = await changeConfig({ num_attention_heads: 0, hidden_size: "256" });
+    await expectError(["--model", zero], "model-config", 'got hidden_size "256", num_attention_heads 0'); // prettier-ignore
+    const uneven = await changeConfig({ num_key_value_heads: 3 });
+    await expectError(["--model", uneven], "model-config", "num_key_value_heads 3 does not divide");
+  });
+
   test("an element type that cannot be read", async () => {
     const folder = await changeHeader((header) => header.replace('"BF16"', '"F8_X"'));
     await expectError(["--model", folder], "unsupported-dtype", "F8_X", "BF16");

@@ -41,3 +41,25 @@ export function checkWeights(
     ? faultsError("missing-weight", expected, faults, HINT)
     : faultsError("weight-shape", expected, faults, HINT);
 }
+
+/**
+ * Makes sure that the weights have no layers beyond those that `roots` reads: the model would run without them, wrongly.
+ * @throws LorikeetError `unexpected-weight`
+ */
+export function refuseFurtherLayers(
+  { names }: Pick<WeightSource, "names">,
+  roots: readonly Node[],
+  model: string,
+): void {
+  const read = new Set(topological(roots).filter(isFrozen).map((node) => node.name!)); // prettier-ignore
+  const kindOf = (name: string): string => name.replace(/\.\d+\./g, ".*.");
+  const kinds = new Set([...read].filter((name) => /\.\d+\./.test(name)).map(kindOf));
+  const further = names.filter((name) => !read.has(name) && kinds.has(kindOf(name)));
+  if (further.length === 0) return;
+  throw faultsError(
+    "unexpected-weight",
+    `the weights of ${model} to have the layers that its config.json describes and no more`,
+    further.map((name) => `${quoteName(name)} is of no layer`),
+    HINT,
+  );
+}

@@ -21,6 +21,28 @@ export function numberField(config: HfConfig, name: string, fallback?: number): 
   return value;
 }
 
+/** Fields that count something, in the names of all families. */
+const COUNTS = [
+  ...["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"],
+  ...["num_key_value_heads", "head_dim", "n_embd", "n_inner", "n_layer", "n_head", "ffn_dim"],
+];
+
+/** @throws LorikeetError `model-config` naming every count of `config` that is no whole number of at least 1 */
+export function checkCounts(config: HfConfig): void {
+  const wrong = COUNTS.filter((name) => {
+    const value = config[name] ?? 1;
+    return !Number.isInteger(value) || (value as number) < 1;
+  }).map((name) => `${name} ${JSON.stringify(config[name])}`);
+  const heads = Number(config["num_attention_heads"]);
+  const groups = Number(config["num_key_value_heads"] ?? 1);
+  if (wrong.length === 0 && heads % groups > 0)
+    wrong.push(`num_attention_heads ${heads}, which num_key_value_heads ${groups} does not divide`);
+  if (wrong.length > 0)
+    throw configError(
+      `Expected whole numbers of at least 1 that fit each other in config.json, got ${wrong.join(", ")}`,
+    );
+}
+
 /** A true/false field of `config`. */
 export function flagField(config: HfConfig, name: string, fallback: boolean): boolean {
   const value = config[name] ?? fallback;

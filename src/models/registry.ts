@@ -1,7 +1,7 @@
 import { LorikeetError, nearest } from "../errors.ts";
 import { bert } from "./bert.ts";
 import type { CausalLM, Sequence } from "./causal-lm.ts";
-import type { HfConfig } from "./config.ts";
+import { checkCounts, type HfConfig } from "./config.ts";
 import type { EncoderModel, EncoderSequence } from "./encoder.ts";
 import { gemma } from "./gemma.ts";
 import { gemma2 } from "./gemma2.ts";
@@ -47,7 +47,7 @@ export const encoderModelTypes: readonly string[] = Object.keys(encoderModels);
 
 /**
  * The graph of the causal language model that `config` describes.
- * @throws LorikeetError `unsupported-architecture` listing what is supported
+ * @throws LorikeetError `unsupported-architecture` listing what is supported, `model-config`
  */
 export function causalLM(config: HfConfig, sequence: Sequence): CausalLM {
   return builderOf(causalModels, config)(config, sequence);
@@ -62,10 +62,14 @@ export function encoderModel(config: HfConfig, sequence: EncoderSequence): Encod
 }
 
 function builderOf<T>(builders: Readonly<Record<string, T>>, config: HfConfig): T {
-  const type = String(config["model_type"]);
+  const { model_type: named = "none" } = config;
+  const type = String(named);
   const types = Object.keys(builders);
   const build = builders[type];
-  if (build) return build;
+  if (build) {
+    checkCounts(config);
+    return build;
+  }
   const near = nearest(type, types).join(", ") || "none";
   throw new LorikeetError(
     "unsupported-architecture",
