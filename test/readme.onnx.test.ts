@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import ts from "typescript";
 import { expect, test } from "vitest";
 import { COMMANDS } from "../src/cli/commands.ts";
 import { moduleFile, startTypeScript } from "./support/child.ts";
@@ -52,6 +53,31 @@ test("the README's layer learns, merges within 1e-5 and comes back bit for bit",
   expect(Number(merged)).toBeLessThanOrEqual(1e-5);
   expect(Number(merged)).toBeGreaterThan(0); // the adapter is part of the result
   expect(restored).toBe("0");
+}, 180_000);
+
+test("the README's code has no type errors", async () => {
+  // beside the package's own files, where the types of Node.js are found
+  const folder = await mkdtemp(join(resolve("node_modules"), ".lorikeet-readme-"));
+  try {
+    const index = resolve(moduleFile("index"));
+    const files = blocks("ts").map((_, i) => join(folder, `${i}.ts`));
+    for (const [i, file] of files.entries())
+      await writeFile(file, blocks("ts")[i]!.replace('"lorikeet"', JSON.stringify(index)));
+    const { options } = ts.parseJsonConfigFileContent(ts.readConfigFile("tsconfig.json", (path) => readFileSync(path, "utf8")).config, ts.sys, "."); // prettier-ignore
+    const quick = {
+      ...options,
+      noEmit: true,
+      isolatedDeclarations: false,
+      skipLibCheck: true,
+      rewriteRelativeImportExtensions: false,
+      allowImportingTsExtensions: true,
+    };
+    const program = ts.createProgram(files, quick);
+    const faults = files.flatMap((file) => ts.getPreEmitDiagnostics(program, program.getSourceFile(file))); // prettier-ignore
+    expect(faults.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, "\n"))).toEqual([]); // prettier-ignore
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }, 180_000);
 
 test("every script and command that the README names exists", async () => {
