@@ -64,6 +64,26 @@ describe("lorikeet", () => {
     expect(err).toContain('Expected `learning_rate` to be a number above 0, got "fast" (string).');
   });
 
+  test("a list's flag may be given several times, and help says what a choice accepts", async () => {
+    const { err } = await lorikeet("train", "--data", "no1.jsonl", "--data", "no2.jsonl,no3.jsonl", "--sample-prompts", "Hello, you!", "--sample-prompts", "", "--r", "0"); // prettier-ignore
+    expect(err).toContain('got ["Hello, you!",""] (list)');
+    const missing = await lorikeet("train", "--data", "no1.jsonl", "--data", "chats.csv", "--output-dir", join(tmpdir(), "no")); // prettier-ignore
+    expect(missing.err).toContain("no1.jsonl"); // the last one alone was read
+    const { out } = await lorikeet("train", "--help");
+    expect(out).toContain("One of constant, constant_with_warmup, linear or cosine.");
+    expect(out).toContain("One of auto, cpu, webgpu, cuda or cuda:N.");
+    expect(out).not.toContain("One of a ");
+  });
+
+  test("usage errors keep the names that were given, and misunderstood settings exit with 2", async () => {
+    const { err } = await lorikeet("convert", "storyteller-6m", "--to", "peft", "-o", "x");
+    expect(err).toContain("error[usage]: storyteller-6m is no adapter");
+    const file = await lorikeet("train", "LICENSE");
+    expect([file.code, file.err]).toEqual([EXIT_CODES.usage, expect.stringContaining("config-file")]); // prettier-ignore
+    const device = await lorikeet("generate", "--prompt", "a", "--device", "gpu");
+    expect([device.code, device.err]).toEqual([EXIT_CODES.usage, expect.stringContaining("unknown-device")]); // prettier-ignore
+  });
+
   test("data preview marks what is trained", async () => {
     const path = "examples/lorikeet-chat.heldout.jsonl";
     const { code, out } = await lorikeet("data", "preview", path, "--count", "1", "--limit", "5");

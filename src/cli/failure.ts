@@ -13,6 +13,9 @@ export interface FailureStyle {
   readonly command?: string | undefined;
 }
 
+/** Errors of what was asked for, not of doing it. */
+const MISUNDERSTOOD = ["config-invalid", "config-file", "unknown-device"];
+
 interface Told {
   readonly code: string | undefined;
   readonly message: string;
@@ -43,7 +46,7 @@ function tell(error: unknown, style: FailureStyle): Told {
       code: error.code,
       message: error.message,
       hint: error.hint,
-      exitCode: error.code === "config-invalid" ? EXIT_CODES.usage : EXIT_CODES.failed,
+      exitCode: MISUNDERSTOOD.includes(error.code) ? EXIT_CODES.usage : EXIT_CODES.failed,
     };
   return {
     code: undefined,
@@ -58,7 +61,7 @@ function tellUsage(error: CommanderError, { command }: FailureStyle): Told {
   const [message, hint] = error.message.replace(/^error: /, "").split("\n", 2);
   return {
     code: "usage",
-    message: (message ?? "").replace(/^./, (letter) => letter.toUpperCase()),
+    message: (message ?? "").replace(/^(unknown|option|required|missing|too|command|give|image)\b/, (word) => word[0]!.toUpperCase() + word.slice(1)), // prettier-ignore
     hint:
       hint?.replace(/^\(|\)$/g, "") ??
       (command === undefined

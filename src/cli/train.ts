@@ -7,7 +7,7 @@ import type { ResolvedRun } from "../api/train-options.ts";
 import { formatDuration } from "../host/run-files/run-numbers.ts";
 import { loraOfConfig } from "../host/lora-settings.ts";
 import type { TrainConfig } from "../host/train-config.ts";
-import { trainFlags } from "../host/train-config-docs.ts";
+import { isList, trainFlags } from "../host/train-config-docs.ts";
 import { type RawConfig, readFlag, readTrainConfig } from "../host/train-config-read.ts";
 import { fieldDefault } from "../host/train-fields.ts";
 import type { EndEvent, TrainEvent } from "../train/events.ts";
@@ -31,7 +31,10 @@ Examples:
 export function register(command: Command, context: CliContext): void {
   command.argument("[config]", "YAML or JSON file of settings (docs/config.md); flags win over it");
   for (const { key, flags, description, group, isSwitch } of trainFlags()) {
-    command.optionsGroup(`${group}:`).option(flags, description);
+    const section = command.optionsGroup(`${group}:`);
+    if (isList(key))
+      section.option(flags, description, (text: string, before?: unknown[]) => [...(before ?? []), ...list(readFlag(key, text))]); // prettier-ignore
+    else section.option(flags, description);
     if (isSwitch) command.addOption(offSwitch(flags, fieldDefault(key) === true));
   }
   command
@@ -43,6 +46,8 @@ export function register(command: Command, context: CliContext): void {
       await runTraining(config, context, { json: given["json"] === true });
     });
 }
+
+const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [value]);
 
 /** `--no-report` for `--report`; shown only where it changes the default. */
 function offSwitch(flags: string, isOn: boolean): Option {

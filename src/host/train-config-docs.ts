@@ -18,18 +18,31 @@ const LETTERS: Partial<Record<keyof TrainConfig, string>> = { model: "-m", outpu
 /** Every setting as a flag, in the order of the docs. */
 export function trainFlags(): TrainFlag[] {
   return TRAIN_KEYS.map((key) => {
-    const { description, group } = fieldInfo(key);
+    const { description, expects, group } = fieldInfo(key);
     const letter = LETTERS[key] === undefined ? "" : `${LETTERS[key]}, `;
     const name = `${letter}--${key.replaceAll("_", "-")}`;
     const isSwitch = typeof fieldDefault(key) === "boolean" && key !== "init_lora_weights";
     const flags = isSwitch ? name : `${name} <${placeholder(key)}>`;
-    return { key, flags, description: `${description} ${defaultNote(key)}`, group, isSwitch };
+    const accepted = isChoice(expects) ? ` One of ${expects}.` : "";
+    const text = `${description}${accepted} ${defaultNote(key)}`;
+    return { key, flags, description: text, group, isSwitch };
   });
+}
+
+/** Whether what a setting accepts is a list of words: `auto, on or off`. */
+function isChoice(expects: string): boolean {
+  return / or /.test(expects) && !/^(true|an?) /.test(expects) && !expects.startsWith("whole");
+}
+
+/** Whether the flag may be given several times: each adds to the list. */
+export function isList(key: keyof TrainConfig): boolean {
+  return key === "sample_prompts" || fieldInfo(key).reading === "list";
 }
 
 function placeholder(key: keyof TrainConfig): string {
   const { reading, expects } = fieldInfo(key);
-  if (reading === "list") return "paths";
+  if (key === "sample_prompts") return "text";
+  if (reading === "list") return key.endsWith("data") ? "paths" : "names";
   if (reading === "pattern") return "names";
   if (expects.includes("map")) return "map";
   if (expects.includes("list")) return "list";
@@ -68,8 +81,9 @@ export function configPage(): string {
 
 A run is described by a YAML file, by flags, or by both: a flag wins over the file, the file over the default.
 Names are PEFT's and transformers' own. A flag is the name with dashes or underscores: \`--learning-rate 1e-4\` or
-\`--learning_rate 1e-4\`; a switch is turned off with \`--no-\`: \`--no-report\`. Lists are separated by commas,
-maps are written as in YAML: \`--rank-pattern "{q_proj: 4}"\`.
+\`--learning_rate 1e-4\`; a switch is turned off with \`--no-\`: \`--no-report\`. Lists are separated by commas, or
+their flag is given several times (\`--sample-prompts\` is one text each time); maps
+are written as in YAML: \`--rank-pattern "{q_proj: 4}"\`.
 
 \`\`\`yaml
 model: HuggingFaceTB/SmolLM2-135M-Instruct
