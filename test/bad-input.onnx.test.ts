@@ -195,6 +195,9 @@ describe("settings that the model does not allow", () => {
     expect(err).toContain("and 5 other layers can use: the smaller side of its weight is 128");
   });
 
+  test("a rank that would fill the memory is refused", () =>
+    expectError(["--r", "1000000000"], "lora-config", "whose weight is 256 × 256, got 1000000000"));
+
   test("patterns, exclusions and layers that match nothing are warnings", async () => {
     const { code, err } = await train("--rank-pattern", "{q_prj: 2, v_proj: 2}", "--alpha-pattern", "{nothing: 3}", "--exclude-modules", "o_prj,up_proj", "--layers-to-transform", "0,99"); // prettier-ignore
     expect(code, err).toBe(0);

@@ -1,6 +1,7 @@
 import { LorikeetError, nearest } from "../errors.ts";
 import type { LoraSite } from "../passes/lora.ts";
 import { convert, toFloat32 } from "../tensor/convert.ts";
+import { sizeOf } from "../tensor/shape.ts";
 import { tensor, type Tensor } from "../tensor/tensor.ts";
 import { type Adapter, PEFT_PREFIX, peftKey } from "./adapter.ts";
 import { type AdapterBase, tiedEmbedding, tokenEmbedding } from "./adapter-base.ts";
@@ -40,6 +41,23 @@ export async function initialAdapter(
   return { config: complete, tensors, ...(changesBase(complete.init) && { start }) };
 }
 
+/** Beyond so many times the larger side of the weight a rank is a slip of the pen; up to it, it is warned of. */
+const MOST = 4;
+
+/** Made before anything is estimated, such an adapter would fill the memory. @throws LorikeetError `lora-config` */
+function refuseRank(
+  { module, inFeatures, outFeatures, kernel }: AdapterBase["layers"][number],
+  rank: number,
+): void {
+  const [inputs, outputs] = [inFeatures * sizeOf(kernel), outFeatures];
+  if (rank <= MOST * Math.max(inputs, outputs)) return;
+  throw new LorikeetError(
+    "lora-config",
+    `Expected a rank that fits ${module}, whose weight is ${outputs} × ${inputs}, got ${rank}`,
+    { hint: `More than ${Math.min(inputs, outputs)} is of no use there; 8 to 64 is usual.` },
+  );
+}
+
 async function startTensors(
   config: LoraConfig,
   { layers, weights }: AdapterBase,
@@ -50,6 +68,7 @@ async function startTensors(
   for (const candidate of layers) {
     const site = sites.get(candidate.module);
     if (!site) continue;
+    refuseRank(candidate, site.rank);
     const nameOf = (part: string): string => peftKey(candidate.module, part);
     const a = given?.get(candidate.module);
     const weight = readsWeight(config) ? await weights.read(candidate.weight) : undefined;
