@@ -46,6 +46,11 @@ describe("lorikeet", () => {
     expect(err).toContain('stop: expected texts of at least one character, got ""');
   });
 
+  test("imagine makes no folder of a name that ends like a picture's", async () => {
+    const { code, err } = await lorikeet("imagine", "--prompt", "a", "--out", "cat.jpg");
+    expect([code, err]).toEqual([EXIT_CODES.usage, expect.stringContaining("written as PNG")]);
+  });
+
   test("demo removes no run in a folder that was named", async () => {
     const folder = await mkdtemp(join(tmpdir(), "lorikeet-demo-"));
     await writeFile(join(folder, "adapter_config.json"), "{}");

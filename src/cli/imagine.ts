@@ -87,7 +87,12 @@ export function register(command: Command, context: CliContext): void {
       parseSize,
     )
     .option("--count <n>", "number of images", parseCount, 1)
-    .option("-o, --out <path>", "a .png file (with --count: numbered), or a folder", "image.png")
+    .option(
+      "-o, --out <path>",
+      "a .png file (with --count: numbered), or a folder",
+      parseOutput,
+      "image.png",
+    )
     .option("--overwrite", "replace images that are there")
     .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
     .option("--threads <n>", "CPU threads; default: one for each physical core", number)
@@ -190,6 +195,11 @@ function parseSize(text: string): readonly [number, number] {
   if (width === undefined)
     throw new InvalidArgumentError("Expected a size such as 512x768 or 512.");
   return [Number(width), Number(height)];
+}
+
+function parseOutput(text: string): string {
+  if (!/\.(jpe?g|webp|gif|bmp|tiff?|avif)$/i.test(text)) return text;
+  throw new InvalidArgumentError("Expected a .png file or a folder: images are written as PNG.");
 }
 
 function parseCount(text: string): number {
