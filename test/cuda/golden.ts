@@ -77,6 +77,7 @@ function feedsOf(ids: Tensor, lossScale: number): Record<string, Tensor> {
 
 interface Options {
   readonly isCheckpointed?: boolean;
+  readonly deterministic?: boolean;
   readonly quantization?: Quantization;
 }
 
@@ -115,14 +116,15 @@ interface Session {
 async function openSession(
   adapter: Adapter,
   precision: Precision,
-  { isCheckpointed = false, quantization }: Options,
+  { isCheckpointed = false, deterministic = false, quantization }: Options,
 ): Promise<Session> {
   const { config, source } = await storyteller();
   const { logits, loss } = build(config, adapter);
   const parameters = topological([loss]).filter(isTrainable);
   const result = gradient(loss, parameters);
   const gradients = isCheckpointed ? checkpoint(result.loss, result.gradients) : result.gradients;
-  const engine = cudaEngine(source, { precision, ...(quantization && { quantization }) });
+  const options = { precision, deterministic, ...(quantization && { quantization }) };
+  const engine = cudaEngine(source, options);
   for (const [key, value] of adapter.tensors) await engine.set(key, value);
   const program = await engine.compile({
     outputs: { loss: result.loss, logits },
@@ -252,6 +254,10 @@ export const checks: readonly Check[] = [
     name: `golden lora ${precision} checkpointed`,
     run: () => checkGolden("lora", precision, { isCheckpointed: true }),
   })),
+  {
+    name: "golden lora bf16 deterministic",
+    run: () => checkGolden("lora", "bf16", { deterministic: true }),
+  },
   { name: "golden lora bf16 fp8", run: () => checkGolden("lora", "bf16", { quantization: "fp8" }) },
   ...(["nf4", "int8"] as const).map((quantization) => ({
     name: `golden lora bf16 ${quantization} checkpointed`,

@@ -5,7 +5,19 @@ import { join } from "node:path";
 import { type Check, root, Skipped } from "./check.ts";
 
 /** Checks that are small enough, and together run every kernel of a training step. */
-const SMALL = ["golden lora bf16", "flash attention", "skinny", "quantize", "decode bf16 two rows"];
+const SMALL = ["flash attention", "skinny", "quantize", "decode bf16 two rows"];
+
+/**
+ * What each tool is told, and the step that it watches. Racecheck finds hazards within NVIDIA's nvjet products, which are left
+ * out, and ends with an internal error in a step with cuDNN's attention, so its step has our own.
+ */
+const TOOLS = {
+  memcheck: { flags: [], step: "golden lora bf16" },
+  racecheck: {
+    flags: ["--kernel-name-exclude", "kernel_substring=nvjet"],
+    step: "golden lora bf16 deterministic",
+  },
+} as const;
 
 /** Arguments of Node.js that run the checks whose names begin with a text. */
 function command(part: string): string[] {
@@ -33,8 +45,8 @@ function outcome(file: string, args: string[]): Promise<{ status: unknown; text:
   });
 }
 
-async function checkSanitized(tool: "memcheck" | "racecheck", part: string): Promise<string> {
-  const flags = [`--tool=${tool}`, "--error-exitcode=9", "--print-limit=5"];
+async function checkSanitized(tool: keyof typeof TOOLS, part: string): Promise<string> {
+  const flags = [`--tool=${tool}`, ...TOOLS[tool].flags, "--error-exitcode=9", "--print-limit=5"];
   const args = [...flags, process.execPath, ...command(part)];
   const { status, text } = await outcome(sanitizer(), args);
   const lines = text.split("\n");
@@ -47,7 +59,7 @@ async function checkSanitized(tool: "memcheck" | "racecheck", part: string): Pro
 }
 
 export const checks: readonly Check[] = (["memcheck", "racecheck"] as const).flatMap((tool) =>
-  SMALL.map((part) => ({
+  [TOOLS[tool].step, ...SMALL].map((part) => ({
     name: `${tool} of ${part}`,
     run: () => checkSanitized(tool, part),
   })),
