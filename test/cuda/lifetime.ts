@@ -48,8 +48,11 @@ async function checkDisposed(): Promise<string> {
     await codeOf(() => engine.applyGradients({} as never)),
   );
   await second.dispose();
-  const expected =
-    "program-disposed program-disposed engine-disposed engine-disposed engine-disposed";
+  const other = cudaEngine(memorySource(new Map()), { precision: "f32" });
+  const compiling = codeOf(() => compile(other));
+  await other.dispose();
+  codes.push(await compiling);
+  const expected = `program-disposed program-disposed${" engine-disposed".repeat(4)}`;
   if (codes.join(" ") !== expected) throw new Error(`expected ${expected}, got ${codes.join(" ")}`);
   return codes.join(", ");
 }

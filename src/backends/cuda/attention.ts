@@ -1,6 +1,7 @@
 /** @file What an attention implementation does, and the one of our own kernels. */
+import { type Graph, rootsOf, topological } from "../../ir/graph.ts";
 import type { Device } from "./device.ts";
-import { type Kernel, loadModule } from "./kernels.ts";
+import { expectModule, type Kernel, loadModule } from "./kernels.ts";
 
 /** Sizes and mask of one attention; see the op `attention` for their meaning. */
 export interface AttentionSpec {
@@ -82,6 +83,7 @@ const [TILE, PADDING, ROW_SUMS] = [64, 8, 3 * 256];
 const modules = new WeakMap<Device, Map<string, Kernels>>();
 const SHAPE = "iiiiiiiiiiif";
 const POINTERS = "pppppppp";
+const FILES = ["attention", "attention-backward"];
 
 /** Head sizes that the own kernels take are multiples of this. */
 export const HEAD_UNIT = 16;
@@ -95,8 +97,8 @@ export function largestHead(sharedBytes: number): number {
 /** Own tensor-core kernels: any mask, packed segments, bit-for-bit deterministic. */
 export function flashAttention(device: Device, spec: AttentionSpec): Attention {
   const { B, T, S, H, Hk, D } = spec;
-  const tiles = D <= 128 ? 2 : 1;
-  const { forward, delta, keys, queries } = kernelsOf(device, D, spec.dtype, tiles);
+  const tiles = tilesOf(D);
+  const { forward, delta, keys, queries } = kernelsOf(device, D, spec.dtype);
   const row = (D + PADDING) * 2;
   const shapeOf = ({ q, k, v, o }: ForwardStrides): number[] => [
     ...[B, T, S, H, Hk, Number(spec.causal), spec.window],
@@ -137,14 +139,32 @@ export function flashAttention(device: Device, spec: AttentionSpec): Attention {
   };
 }
 
-function kernelsOf(device: Device, D: number, dtype: "bf16" | "f16", tiles: number): Kernels {
+/** Expects the modules of every attention in `graph` whose head size the kernels take. */
+export function expectAttention(device: Device, graph: Graph, dtype: "bf16" | "f16" | "f32"): void {
+  if (dtype === "f32") return;
+  const largest = largestHead(device.info.sharedBytes);
+  for (const { op, inputs } of topological(rootsOf(graph))) {
+    if (op.name !== "attention") continue;
+    const D = Math.ceil(inputs[0]!.shape[3]! / HEAD_UNIT) * HEAD_UNIT;
+    if (D <= largest) expectModule(device, FILES, definesOf(D, dtype));
+  }
+}
+
+function tilesOf(D: number): number {
+  return D <= 128 ? 2 : 1;
+}
+
+function definesOf(D: number, dtype: "bf16" | "f16"): Record<string, number> {
+  return { D, MT: tilesOf(D), USE_F16: dtype === "f16" ? 1 : 0 };
+}
+
+function kernelsOf(device: Device, D: number, dtype: "bf16" | "f16"): Kernels {
   const known = modules.get(device) ?? new Map<string, Kernels>();
   modules.set(device, known);
   const key = `${dtype} ${D}`;
   const found = known.get(key);
   if (found) return found;
-  const defines = { D, MT: tiles, USE_F16: dtype === "f16" ? 1 : 0 };
-  const module = loadModule(device, ["attention", "attention-backward"], defines);
+  const module = loadModule(device, FILES, definesOf(D, dtype));
   const kernels: Kernels = {
     forward: module.kernel("attention_forward", `${POINTERS.slice(1)}${SHAPE}`),
     delta: module.kernel("attention_delta", `ppp${SHAPE}iiiif`),

@@ -1,9 +1,10 @@
 /** @file Device code: compiled by NVRTC on first use, kept on disk, launched with packed parameters. */
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { LorikeetError } from "../../errors.ts";
+import { type CompileJob, compileTogether, type Compiling } from "./compile-together.ts";
 import type { Device } from "./device.ts";
 import { out64 } from "./ffi/driver.ts";
 import { allocateNative, type NativeMemory } from "./ffi/library.ts";
@@ -39,19 +40,72 @@ const read = (file: string): string =>
 const loaded = new WeakMap<Device, Map<string, Module>>();
 let packed: { parameters: NativeMemory; extra: BigUint64Array; size: BigUint64Array } | undefined;
 
+/** What makes a module: files of `kernels/`, macros, and a text after those. */
+type ModuleSource = readonly [
+  files: readonly string[],
+  defines?: Readonly<Record<string, string | number>>,
+  source?: string,
+];
+
+/** A module's source with the name of its code in the cache. */
+interface KeyedJob extends CompileJob {
+  readonly key: string;
+}
+
+const expected = new WeakMap<Device, Map<string, ModuleSource>>();
+/** Code that `loadModule` has not asked for yet, for where the disk takes none. */
+const ready = new Map<string, Uint8Array>();
+const running = new WeakMap<Device, Map<string, Promise<void>>>();
+
 /**
  * Compiles `files` of `kernels/` (or the text `source`) with `defines`, after the prelude. Equal code is one module of
  * the device, until that is disposed.
  * @throws LorikeetError `cuda-compile` with the compiler's log
  */
-export function loadModule(
-  device: Device,
-  files: readonly string[],
-  defines: Readonly<Record<string, string | number>> = {},
-  source = "",
-): Module {
+export function loadModule(device: Device, ...source: ModuleSource): Module {
+  const job = jobOf(device, source);
+  const modules = loaded.get(device) ?? new Map<string, Module>();
+  loaded.set(device, modules);
+  const module = modules.get(job.key) ?? moduleOf(device, compiled(job));
+  modules.set(job.key, module);
+  return module;
+}
+
+/** Says that `loadModule` will be called so: `compileExpected` then has the code ready. */
+export function expectModule(device: Device, ...source: ModuleSource): void {
+  const sources = expected.get(device) ?? new Map<string, ModuleSource>();
+  expected.set(device, sources);
+  sources.set(JSON.stringify(source), source);
+}
+
+/** Compiles at once what is expected and not on disk; `done` also waits for what was begun for this device before. */
+export function compileExpected(device: Device): Compiling {
+  const jobs = [...(expected.get(device)?.values() ?? [])].map((source) => jobOf(device, source));
+  expected.delete(device);
+  const begun = running.get(device) ?? new Map<string, Promise<void>>();
+  running.set(device, begun);
+  const missing = jobs.filter(
+    ({ key }) =>
+      !begun.has(key) &&
+      !loaded.get(device)?.has(key) &&
+      !ready.has(key) &&
+      !existsSync(pathOf(key)),
+  );
+  const { done, stop } = compileTogether(missing, ({ key }, cubin) => {
+    ready.set(key, cubin);
+    keep(pathOf(key), cubin);
+  });
+  for (const { key } of missing) begun.set(key, done);
+  device.releases.add(stop);
+  const end = (): void => {
+    for (const { key } of missing) begun.delete(key);
+    device.releases.delete(stop);
+  };
+  return { done: Promise.all(begun.values()).then(end), stop };
+}
+
+function jobOf(device: Device, [files, defines = {}, source = ""]: ModuleSource): KeyedJob {
   const text = [read("prelude"), ...files.map(read), source].join("\n");
-  const name = `${files.join("+") || "generated"}.cu`;
   const [major, minor] = device.info.capability;
   const options = [
     `--gpu-architecture=sm_${major}${minor}${major >= 9 ? "a" : ""}`,
@@ -62,11 +116,7 @@ export function loadModule(
     .update([openCompiler().version, ...options, text].join("\0"))
     .digest("hex")
     .slice(0, 32);
-  const modules = loaded.get(device) ?? new Map<string, Module>();
-  loaded.set(device, modules);
-  const module = modules.get(key) ?? moduleOf(device, compiled(key, text, options, name));
-  modules.set(key, module);
-  return module;
+  return { key, name: `${files.join("+") || "generated"}.cu`, source: text, options };
 }
 
 function moduleOf(device: Device, code: Uint8Array): Module {
@@ -92,14 +142,20 @@ export function cacheFolder(): string {
   return join(root, "cuda");
 }
 
-/** The cubin of `text`, from the disk where it is kept by `key`. */
-function compiled(key: string, text: string, options: readonly string[], name: string): Uint8Array {
-  const path = join(cacheFolder(), `${key}.cubin`);
+function pathOf(key: string): string {
+  return join(cacheFolder(), `${key}.cubin`);
+}
+
+/** The machine code of a job, from the disk where it is kept. */
+function compiled({ key, name, source, options }: KeyedJob): Uint8Array {
+  const known = ready.get(key);
+  ready.delete(key);
+  if (known) return known;
   try {
-    return readFileSync(path);
+    return readFileSync(pathOf(key));
   } catch {
-    const { cubin } = openCompiler().compile(name, text, options);
-    keep(path, cubin);
+    const { cubin } = openCompiler().compile(name, source, options);
+    keep(pathOf(key), cubin);
     return cubin;
   }
 }

@@ -13,12 +13,11 @@ import {
   timeOnDevice,
   freeDevice,
 } from "./device.ts";
-import { collectKernels } from "./generated.ts";
+import { planAndCompile } from "./plan-program.ts";
 import { allocatePinned, type PinnedMemory, writeDevice } from "./memory.ts";
-import { type BuiltPlan, buildPlan } from "./plan/build.ts";
+import type { BuiltPlan } from "./plan/build.ts";
 import type { EngineParts } from "./plan/context.ts";
 import type { Precision } from "./plan/graph.ts";
-import { layOut, schedule } from "./plan/schedule.ts";
 import type { AttentionChoice } from "./plan/attention-units.ts";
 import type { Unit, Value } from "./plan/value.ts";
 
@@ -86,14 +85,8 @@ async function buildProgram(
   graph: Graph,
   options: { precision: Precision; attention: AttentionChoice },
 ): Promise<CudaProgram> {
-  const { device, state, weights } = parts;
-  const kernels = collectKernels(device);
-  const { plan, units } = planUnits(parts, graph, { ...options, kernels });
-  const layout = layOut(units);
-  const bytes = Math.max(layout.bytes, plan.scratch.bytes);
-  await weights.load();
-  arena.reserve(bytes);
-  kernels.compile();
+  const { device, state } = parts;
+  const { plan, units, layout, bytes } = await planAndCompile(parts, arena, graph, options);
   const inputs = transferOf(device, plan.inputs, "program inputs");
   const outputs = transferOf(device, plan.outputs, "program results");
   uploadLiterals(device, plan);
@@ -170,24 +163,6 @@ function captureAll(
     for (const unit of units) unit.enqueue();
     copyOut(device, outputs);
   });
-}
-
-/**
- * The plan and its units in order. Fusing looks at values one by one, and units that compute several may then need each
- * other: such a graph is planned again with a kernel for each value.
- */
-function planUnits(
-  parts: EngineParts,
-  graph: Graph,
-  options: Parameters<typeof buildPlan>[2],
-): { plan: BuiltPlan; units: readonly Unit[] } {
-  const plan = buildPlan(parts, graph, options);
-  const units = schedule(plan.units);
-  if (units) return { plan, units };
-  const plain = buildPlan(parts, graph, { ...options, isUnfused: true });
-  const ordered = schedule(plain.units);
-  if (ordered) return { plan: plain, units: ordered };
-  throw new LorikeetError("cuda-plan", "Expected units that can run one after another");
 }
 
 function transferOf(device: Device, values: ReadonlyMap<string, Value>, purpose: string): Transfer {

@@ -1,9 +1,9 @@
 /** @file Calls that read a layer's gradient once for both of its adapter products; see kernels/skinny-both.cu. */
-import { type Kernel, loadModule } from "../kernels.ts";
+import { expectModule, type Kernel, loadModule } from "../kernels.ts";
 import type { PlanContext } from "./context.ts";
 import type { PlanGraph } from "./graph.ts";
 import { type GemmCall, locate, type Matrix } from "./products.ts";
-import { four, isAligned, isShort, SKINNY, timed } from "./skinny.ts";
+import { four, isAligned, isShort, shortDefines, SKINNY, timed } from "./skinny.ts";
 import type { Value } from "./value.ts";
 
 /** low (T, N) = x (T, F) · w (N, F)ᵀ and high (F, N) += factor · xᵀ · u (T, N), for up to four parts. */
@@ -30,6 +30,7 @@ export type BothContext = Pick<PlanContext, "device" | "skinny" | "scratch"> & {
 const [WIDE, TOKENS] = [512, 32];
 const MAX_BOTH = 32;
 const TABLE = "p".repeat(4);
+const FILES = ["skinny", "skinny-both"];
 
 /** Bytes of shared memory that a block needs for `tiles` tiles. */
 function sharedBytes(N: number, tiles: number): number {
@@ -69,6 +70,7 @@ function callOf(context: BothContext, spec: BothSpec, shape: Shape): GemmCall | 
   const lowBytes = blocks * T * N * 4;
   if (SKINNY.counters + lowBytes + splits * blocks * WIDE * N * 4 > SKINNY.bytes) return undefined;
   context.scratch.bytes = Math.max(context.scratch.bytes, ...parts.map(({ F }) => F * N * 4));
+  expectModule(context.device, FILES, definesOf(context, N, shape));
   let kernels: ReturnType<typeof kernelsOf> | undefined;
   const launch = (outs: readonly number[]): void => {
     const tables = [four(parts.map(({ F }) => F)), four(starts)].flat();
@@ -105,15 +107,20 @@ function callOf(context: BothContext, spec: BothSpec, shape: Shape): GemmCall | 
   };
 }
 
-function kernelsOf(
-  { device, plan }: BothContext,
+function definesOf(
+  context: BothContext,
   N: number,
   { tiles, blocks }: Shape,
+): Record<string, number> {
+  return { ...shortDefines(context, N), TILES_AHEAD: tiles, BLOCKS: blocks };
+}
+
+function kernelsOf(
+  context: BothContext,
+  N: number,
+  shape: Shape,
 ): { products: Kernel; sums: Kernel } {
-  const module = loadModule(device, ["skinny", "skinny-both"], {
-    ...{ SHORT: N, USE_F16: plan.precision === "f16" ? 1 : 0 },
-    ...{ TILES_AHEAD: tiles, BLOCKS: blocks },
-  });
+  const module = loadModule(context.device, FILES, definesOf(context, N, shape));
   return {
     products: module.kernel("skinny_both", `${TABLE.repeat(3)}iiiiiiiiiiiipp`),
     sums: module.kernel("skinny_both_sums", `${TABLE.repeat(2)}iiiiiiiiiiiiifpp`),

@@ -1,7 +1,8 @@
 /** @file Calls of the kernels for products with one short side; see kernels/skinny.cu. */
 import { timeOnDevice } from "../device.ts";
-import { type Kernel, loadModule } from "../kernels.ts";
+import { expectModule, type Kernel, loadModule } from "../kernels.ts";
 import type { PlanContext } from "./context.ts";
+import type { PlanGraph } from "./graph.ts";
 import { type GemmCall, locate, type Matrix } from "./products.ts";
 import type { Value } from "./value.ts";
 
@@ -32,6 +33,7 @@ export interface TokensSpec {
   }[];
 }
 
+const FILES = ["skinny"];
 const MAX_PARTS = 4;
 const MAX_SHORT = 64;
 /** Blocks that fill a large GPU a few times over. */
@@ -58,16 +60,15 @@ export function four(values: readonly number[]): number[] {
   return Array.from({ length: MAX_PARTS }, (_, i) => values[i] ?? 0);
 }
 
-function kernelOf(
-  { device, plan }: PlanContext,
-  name: string,
-  parameters: string,
-  N: number,
-): Kernel {
-  return loadModule(device, ["skinny"], {
-    SHORT: N,
-    USE_F16: plan.precision === "f16" ? 1 : 0,
-  }).kernel(name, parameters);
+type SkinnyContext = Pick<PlanContext, "device"> & { readonly plan: Pick<PlanGraph, "precision"> };
+
+/** What the kernels of a short side of `N` are compiled with. */
+export function shortDefines({ plan }: SkinnyContext, N: number): Record<string, number> {
+  return { SHORT: N, USE_F16: plan.precision === "f16" ? 1 : 0 };
+}
+
+function kernelOf(context: PlanContext, name: string, parameters: string, N: number): Kernel {
+  return loadModule(context.device, FILES, shortDefines(context, N)).kernel(name, parameters);
 }
 
 /** Median of a few timed runs, in milliseconds. */
@@ -83,6 +84,7 @@ export function rowsCall(context: PlanContext, { T, N, parts }: RowsSpec): GemmC
   const [first] = parts;
   const isAlike = parts.every(({ x, out }) => x.ld === first!.x.ld && out.ld === first!.out.ld);
   if (!fits || !isAlike || !isShort(N, parts.length)) return undefined;
+  expectModule(context.device, FILES, shortDefines(context, N));
   let kernel: Kernel | undefined;
   const enqueue = (): void => {
     const tables = [
@@ -124,6 +126,7 @@ export function tokensCall(context: PlanContext, spec: TokensSpec): GemmCall | u
   const bytes = SKINNY.counters + blocks * splits * 64 * N * 4;
   if (!fits || !isShort(N, parts.length) || blocks * 4 > SKINNY.counters || bytes > SKINNY.bytes)
     return undefined;
+  expectModule(context.device, FILES, shortDefines(context, N));
   context.scratch.bytes = Math.max(
     context.scratch.bytes,
     ...parts.map(({ F }) => F * N * 4), // results are float32
