@@ -12,8 +12,9 @@ test("train: adapter, metrics, curve and report; a second run is refused; resume
     ...["--data", "examples/lorikeet-chat.heldout.jsonl", "--output-dir", folder],
     ...["--max-steps", "2", "--r", "2", "--sample-prompts", "Hello!", "--threads", "1"],
   ];
-  const first = await lorikeet("train", ...flags, "--json");
+  const first = await lorikeet("train", ...flags, "--resume", "--json");
   expect(first.code).toBe(0);
+  expect(first.out).toContain('{"type":"warning","code":"nothing-to-resume"');
   expect(first.err).not.toContain("trainable");
   expect(eventsIn(first.out, "end")).toMatchObject([{ reason: "completed", step: 2 }]);
   expect(eventsIn(first.out, "sample")).toMatchObject([{ prompt: "Hello!" }]);
@@ -37,6 +38,7 @@ test("train: adapter, metrics, curve and report; a second run is refused; resume
   const saved = join(folder, "train-config.yaml");
   const resumed = await lorikeet("train", saved, "--resume", "--max-steps", "3", "--json");
   expect(resumed.code).toBe(0);
+  expect(resumed.out).not.toContain("nothing-to-resume");
   expect(eventsIn(resumed.out, "step")).toMatchObject([{ step: 3 }]);
   const other = await lorikeet("train", saved, "--resume", "--r", "4", "--lora-dropout", "0.5");
   expect([other.code, other.out]).toEqual([1, ""]);

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Adapter } from "../adapter/adapter.ts";
+import type { DataWarning } from "../data/data-warnings.ts";
 import {
   type AdapterStorage,
   claimOutput,
@@ -68,4 +69,14 @@ export async function openRunStore(run: ResolvedRun, storage: AdapterStorage): P
       return adapter;
     },
   };
+}
+
+/** A warning where a run was to go on and there is no checkpoint of it: it begins at step 0. */
+export function resumeWarnings(
+  { config, outputDir }: Pick<ResolvedRun, "config" | "outputDir">,
+  { resumed }: Pick<RunStore, "resumed">,
+): DataWarning[] {
+  if (!config.resume || resumed || outputDir === undefined) return [];
+  const message = `there is no checkpoint in ${outputDir} to resume: the run starts anew`;
+  return [{ code: "nothing-to-resume", message }];
 }

@@ -24,7 +24,7 @@ import { trainLoop } from "../train/trainer.ts";
 import { chooseOptimizer } from "./choose-optimizer.ts";
 import { openEngine } from "./open-engine.ts";
 import { openRecord } from "./record.ts";
-import { isFollower, openRunStore, type RunStore } from "./run-store.ts";
+import { isFollower, openRunStore, resumeWarnings, type RunStore } from "./run-store.ts";
 import { runSize, type RunSize } from "./run-size.ts";
 import type { ResolvedRun } from "./train-options.ts";
 
@@ -167,7 +167,8 @@ async function* taskEvents(
   finish: (adapter: Adapter) => void,
 ): AsyncGenerator<TrainEvent, void, undefined> {
   const { engine, data } = task;
-  for (const warning of task.warnings) yield { type: "warning", ...warning };
+  for (const warning of [...resumeWarnings(run, store), ...task.warnings])
+    yield { type: "warning", ...warning };
   await setStart(task, store);
   const evaluator = data.evaluation && programCache(engine, task.evaluationGraphFor);
   const evaluate = evaluator && agreed(run, engine, evaluation(evaluator, data));
