@@ -10,19 +10,21 @@ export async function runCommandLine(
   streams: Pick<CliContext, "out" | "err">,
 ): Promise<number> {
   const context: CliContext = { ...streams, exitCode: EXIT_CODES.ok };
-  const args = argv.length === 0 ? ["--help"] : argv.map(withDashes);
+  const args = withoutVainHelp(argv.length === 0 ? ["--help"] : argv.map(withDashes));
   let program: Command | undefined;
   try {
     program = await buildProgram(args, context);
     await program.parseAsync(args, { from: "user" });
     return context.exitCode;
   } catch (error) {
+    const called = program ? calledCommands(program, args) : [];
     const style = {
       debug: args.includes("--debug"),
       json: args.includes("--json"),
-      command: program && commandPath(program, args),
+      command: called.map((command) => command.name()).join(" ") || undefined,
     };
-    return reportFailure(error, context, style);
+    const { withOptionHint } = await import("./unknown-option.ts"); // knows all settings: nothing to read without need
+    return reportFailure(withOptionHint(error, called.at(-1)), context, style);
   }
 }
 
@@ -36,15 +38,22 @@ function calledIn(args: readonly string[]): string | undefined {
   return args.find((argument) => !argument.startsWith("-") && argument !== "help");
 }
 
-/** The names of the command that `args` call, and of the one within it: "data preview". */
-function commandPath(program: Command, args: readonly string[]): string | undefined {
-  const names: string[] = [];
-  let at = program;
+/** `args` without the wish for help on a command that there is not, which commander answers as if none was named. */
+function withoutVainHelp(args: readonly string[]): readonly string[] {
+  const called = calledIn(args);
+  if (called === undefined || COMMANDS.some(({ name }) => name === called)) return args;
+  return args.filter((argument) => !["help", "--help", "-h"].includes(argument));
+}
+
+/** The command that `args` call, and the one within it: data, preview. */
+function calledCommands(program: Command, args: readonly string[]): Command[] {
+  const called: Command[] = [];
   for (const argument of args) {
-    const next = at.commands.find((command) => command.name() === argument);
-    if (next) names.push((at = next).name());
+    const { commands } = called.at(-1) ?? program;
+    const next = commands.find((command) => command.name() === argument);
+    if (next) called.push(next);
   }
-  return names.length === 0 ? undefined : names.join(" ");
+  return called;
 }
 
 async function buildProgram(args: readonly string[], context: CliContext): Promise<Command> {

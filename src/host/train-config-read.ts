@@ -102,7 +102,7 @@ export function checkTrainConfig(given: RawConfig): TrainConfig {
   const raw = given["task"] === "text-to-image" ? { ...IMAGE_DEFAULTS, ...given } : given;
   const faults = Object.keys(raw)
     .filter((key) => !Object.hasOwn(TRAIN_FIELDS, key))
-    .map(unknownKey);
+    .map((key) => (holdsSettings(raw[key]) ? nestedKey(key) : unknownKey(key)));
   const config: Record<string, unknown> = {};
   for (const key of TRAIN_KEYS) {
     const result = (TRAIN_FIELDS[key] as z.ZodType).safeParse(raw[key]);
@@ -117,14 +117,29 @@ export function checkTrainConfig(given: RawConfig): TrainConfig {
   });
 }
 
+/** The setting that other tools call `name`. */
+export function settingElsewhere(name: string): keyof TrainConfig | undefined {
+  return Object.hasOwn(ELSEWHERE, name) ? ELSEWHERE[name] : undefined;
+}
+
 function unknownKey(key: string): string {
   const unbuilt = UNBUILT_FIELDS[key];
   if (unbuilt !== undefined) return `Expected no \`${key}\`: ${unbuilt} is not built.`;
   const reason = GIVEN[key];
   if (reason !== undefined) return `Expected no \`${key}\`: ${reason}.`;
-  const known = ELSEWHERE[key] ?? nearest(key, TRAIN_KEYS, 1)[0];
+  const known = settingElsewhere(key) ?? nearest(key, TRAIN_KEYS, 1)[0];
   const suggestion = known === undefined ? "" : ` Did you mean \`${known}\`?`;
   return `Expected a known setting, got \`${key}\`.${suggestion}`;
+}
+
+/** Whether `value` is a map of what belongs to the top level: `lora: {r: 8}`. */
+function holdsSettings(value: unknown): boolean {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  return Object.keys(value).some((key) => Object.hasOwn(TRAIN_FIELDS, key) || settingElsewhere(key) !== undefined); // prettier-ignore
+}
+
+function nestedKey(key: string): string {
+  return `Expected a known setting, got \`${key}\`, a map. Settings stand at the top level: leave out \`${key}:\` and write its lines without the indent.`;
 }
 
 function wrongValue(key: keyof TrainConfig, value: unknown): string {

@@ -122,6 +122,20 @@ describe("checkTrainConfig", () => {
     expect(checkTrainConfig({ data: "-", eval_data: "held.jsonl" }).data).toEqual(["-"]);
   });
 
+  test("settings within a map are told to stand at the top level", () => {
+    const { message } = failure({
+      data: "x",
+      lora: { r: 8 },
+      training: { lr: 1 },
+      other: { x: 1 },
+    });
+    expect(message.split("\n")).toEqual([
+      expect.stringContaining("Settings stand at the top level: leave out `lora:`"),
+      expect.stringContaining("Settings stand at the top level: leave out `training:`"),
+      expect.stringMatching(/^Expected a known setting, got `other`\./),
+    ]);
+  });
+
   test("a key of Object's prototype is as unknown as any other", () => {
     expect(failure({ data: "a.jsonl", constructor: 1 }).message).toContain("`constructor`");
   });
