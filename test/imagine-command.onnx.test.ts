@@ -94,14 +94,14 @@ it("takes adapters by their hub ids, as do merge and inspect", async () => {
 it("refuses what it cannot do before anything is written", async () => {
   const cases: readonly (readonly [string[], string, string])[] = [
     [["--size", "24x20"], "image-size", "24 × 24"],
-    [["--steps", "0"], "image-options", "steps 0 (1 to 1000)"],
+    [["--steps", "1001"], "image-options", "steps 1001 (1 to 1000)"],
     [["-a", lora("sdxl-attention")], "adapter-mismatch", "Stable Diffusion XL"],
     [["-a", join(folder, "none")], "file-not-found", "none"],
     [["-a", `${lora("sd1-attention/kohya.safetensors")}:1e39`], "file-not-found", "1e39"],
     [["-a", `${lora("sd1-attention/kohya.safetensors")}:${"9".repeat(38)}`], "non-finite-latents", "adapter's weight"], // prettier-ignore
     [["--model", folder], "pipeline-layout", "unet/config.json"],
     [["--sampler", "euler3"], "usage", "euler"],
-    [["--count", "0"], "usage", "1 or more"],
+    [["--count", "0"], "usage", "at least 1"],
   ];
   for (const [flags, code, words] of cases) {
     const out = join(folder, "x.png");

@@ -38,12 +38,57 @@ describe("lorikeet", () => {
     expect(err).toContain("Unknown option '--jsn'\nhint: Did you mean --json?\n");
   });
 
+  test.each([
+    ["help", "doctr"],
+    ["doctr", "--help"],
+  ])("%s %s is an unknown command, no general help", async (...argv) => {
+    const { code, out, err } = await lorikeet(...argv);
+    expect([code, out]).toEqual([EXIT_CODES.usage, ""]);
+    expect(err).toBe("error[usage]: Unknown command 'doctr'\nhint: Did you mean doctor?\n");
+  });
+
+  test.each([
+    [
+      ["train", "--packing=true"],
+      "--packing is a switch without a value: write --packing, or --no-packing",
+    ],
+    [
+      ["data", "preview", "x", "--packing=true"],
+      "--packing is a switch without a value: write --packing",
+    ],
+    [["train", "--lr", "1e-4"], "Did you mean --learning-rate?"],
+    [["train", "--batch_size=4"], "Did you mean --per-device-train-batch-size?"],
+    [["train", "--epochs", "3"], "Did you mean --num-train-epochs?"],
+    [["train", "--rank", "8"], "Did you mean --r?"],
+    [["train", "--alpha", "8"], "Did you mean --lora-alpha?"],
+    [["train", "--learning-rte", "8"], "Did you mean --learning-rate?"],
+  ])("%j: the hint says what to write", async (argv, hint) => {
+    const { code, err } = await lorikeet(...argv);
+    expect(code).toBe(EXIT_CODES.usage);
+    expect(err).toContain("error[usage]: Unknown option '--");
+    expect(err).toContain(`hint: ${hint}\n`);
+  });
+
   test("generate refuses options that would be passed over in silence, or leave nothing", async () => {
     const mixed = await lorikeet("generate", "--prompt", "a", "--system", "b");
     expect([mixed.code, mixed.err]).toEqual([EXIT_CODES.usage, expect.stringContaining("Give --system with --chat")]); // prettier-ignore
     const { code, out, err } = await lorikeet("generate", "--prompt", "a", "--stop", "");
     expect([code, out]).toEqual([EXIT_CODES.usage, ""]);
     expect(err).toContain('stop: expected texts of at least one character, got ""');
+  });
+
+  test.each([
+    ["--steps", "0", "a whole number of at least 1."],
+    ["--count", "1.5", "a whole number of at least 1."],
+    ["--guidance", "-1", "a number of at least 0."],
+    ["--seed", "-1", "a whole number of at least 0."],
+    ["--eta", "2", "a number from 0 to 1."],
+  ])("imagine refuses %s %s, with a hint", async (flag, value, expected) => {
+    const { code, err } = await lorikeet("imagine", "--prompt", "a", flag, value);
+    expect(code).toBe(EXIT_CODES.usage);
+    expect(err).toContain(
+      `'${value}' is invalid. Expected ${expected}\nhint: \`lorikeet imagine --help\``,
+    );
   });
 
   test("imagine makes no folder of a name that ends like a picture's", async () => {

@@ -10,7 +10,7 @@ import type { PredictionType } from "../diffusion/scheduler-config.ts";
 import { refuseExisting } from "../host/output-folder.ts";
 import type { CliContext } from "./context.ts";
 import { showDownload } from "./download.ts";
-import { number } from "./generation-options.ts";
+import { numberIn, wholeFrom1 } from "./generation-options.ts";
 import { type AdapterReference, collectAdapters, readAdapters } from "./image-options.ts";
 
 const [EMBEDDED] = EMBEDDED_IMAGE_MODELS;
@@ -56,17 +56,17 @@ export function register(command: Command, context: CliContext): void {
     )
     .requiredOption("-p, --prompt <text>", "what to show")
     .option("-n, --negative-prompt <text>", "what to keep away from")
-    .option("--steps <n>", "steps from noise to image", number, 25)
+    .option("--steps <n>", "steps from noise to image", wholeFrom1, 25)
     .option(
       "--guidance <x>",
       "how strongly the prompt is followed; 1: no more than the model does by itself",
-      number,
+      numberIn(0),
       7.5,
     )
     .option(
       "--seed <n>",
       "start of the random choices; further images take the seeds after it",
-      number,
+      numberIn(0, { whole: true }),
       0,
     )
     .addOption(
@@ -74,7 +74,7 @@ export function register(command: Command, context: CliContext): void {
         .choices([...SAMPLERS])
         .default(SAMPLERS[0]),
     )
-    .option("--eta <x>", "noise that ddim adds at each step, 0 to 1", number, 0)
+    .option("--eta <x>", "noise that ddim adds at each step, 0 to 1", numberIn(0, { most: 1 }), 0)
     .addOption(
       new Option(
         "--prediction-type <type>",
@@ -86,7 +86,7 @@ export function register(command: Command, context: CliContext): void {
       "pixels, multiples of 8; default: what the model was trained on",
       parseSize,
     )
-    .option("--count <n>", "number of images", parseCount, 1)
+    .option("--count <n>", "number of images", wholeFrom1, 1)
     .option(
       "-o, --out <path>",
       "a .png file (with --count: numbered), or a folder",
@@ -95,7 +95,7 @@ export function register(command: Command, context: CliContext): void {
     )
     .option("--overwrite", "replace images that are there")
     .option("--device <name>", "auto, cpu, webgpu, cuda or cuda:N", "auto")
-    .option("--threads <n>", "CPU threads; default: one for each physical core", number)
+    .option("--threads <n>", "CPU threads; default: one for each physical core", wholeFrom1)
     .option("--json", "print one JSON object: path and settings of each image, seconds")
     .addHelpText("after", EXAMPLES)
     .action((flags: Flags) => run(flags, context));
@@ -200,10 +200,4 @@ function parseSize(text: string): readonly [number, number] {
 function parseOutput(text: string): string {
   if (!/\.(jpe?g|webp|gif|bmp|tiff?|avif)$/i.test(text)) return text;
   throw new InvalidArgumentError("Expected a .png file or a folder: images are written as PNG.");
-}
-
-function parseCount(text: string): number {
-  const count = number(text);
-  if (Number.isInteger(count) && count > 0) return count;
-  throw new InvalidArgumentError("Expected a whole number of images, 1 or more.");
 }
