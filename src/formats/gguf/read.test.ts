@@ -106,6 +106,8 @@ test("tensors have their shape outermost axis first and absolute offsets", () =>
 
 test.each<[string, Uint8Array, string, RegExp]>([
   ["nothing", padding(0), "truncated-file", /x.gguf to have at least 24 bytes, got 0/],
+  ["a short text", new TextEncoder().encode("not a model"), "corrupt-gguf", /does not start with "GGUF"/],
+  ["the magic alone", new TextEncoder().encode("GGUF"), "truncated-file", /got 4/],
   ["another magic", padding(64), "corrupt-gguf", /does not start with "GGUF"/],
   ["version 1", bytes(MAGIC, 1, 0n, 0n), "unsupported-gguf", /version 1/],
   ["version 2^31", bytes(MAGIC, 2 ** 31, 0n, 0n), "unsupported-gguf", /version 2147483648/],

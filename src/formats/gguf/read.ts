@@ -37,7 +37,7 @@ interface TensorEntry {
   readonly offset: number | bigint;
 }
 
-const MAGIC = 0x46554747; // "GGUF"
+const MAGIC = "GGUF";
 const FIRST_READ = 1 << 20;
 const HINT = "The file is damaged or not GGUF. Fetch it again.";
 const scalarTypes = new Map<number, GgufScalarType>(
@@ -66,10 +66,12 @@ export function parseGguf(
   fileSize: number = bytes.length,
   name = "the file",
 ): GgufHeader | undefined {
-  if (fileSize < 24) throw truncated(name, 24, fileSize);
   const cursor = new Cursor(bytes, fileSize, name);
+  if (bytes.subarray(0, 4).some((byte, i) => byte !== MAGIC.charCodeAt(i)))
+    throw cursor.corrupt(`it does not start with "${MAGIC}"`);
+  if (fileSize < 24) throw truncated(name, 24, fileSize);
   try {
-    if (cursor.u32() !== MAGIC) throw cursor.corrupt('it does not start with "GGUF"');
+    cursor.take(MAGIC.length);
     const version = cursor.u32();
     if (version !== 2 && version !== 3) throw unsupportedVersion(name, version);
     const tensorCount = cursor.count("tensors", 24);
