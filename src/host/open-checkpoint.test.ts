@@ -29,3 +29,23 @@ test("chat templates are found by name in tokenizer_config.json, or in files of 
   await rm(join(folder, "additional_chat_templates"), { recursive: true });
   expect(await openFolder(folder)).toMatchObject({ chatTemplate: "old", toolTemplate: undefined });
 });
+
+test("a configuration that is no object, and a chat template that is no text, are refused by name", async () => {
+  for (const template of [5, { default: "x" }, [{ name: "default", template: 5 }]]) {
+    const config = JSON.stringify({ chat_template: template });
+    await writeFile(join(folder, "tokenizer_config.json"), config);
+    await expect(openFolder(folder)).rejects.toMatchObject({
+      code: "chat-template",
+      message: expect.stringContaining(`tokenizer_config.json to be a text`) as string,
+    });
+  }
+  await writeFile(join(folder, "chat_template.jinja"), "plain in a file"); // it wins over the other
+  expect(await openFolder(folder)).toMatchObject({ chatTemplate: "plain in a file" });
+  for (const text of ["null", "[]", "5"]) {
+    await writeFile(join(folder, "config.json"), text);
+    await expect(openFolder(folder)).rejects.toMatchObject({
+      code: "malformed-json",
+      message: expect.stringContaining(`config.json to hold a JSON object, got ${text}`) as string,
+    });
+  }
+});

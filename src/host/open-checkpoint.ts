@@ -29,7 +29,7 @@ export interface Checkpoint {
 
 /**
  * Opens a folder in Hugging Face layout: config.json and safetensors (or PyTorch) files, one or several with an index.
- * @throws LorikeetError `file-not-found` when config.json is absent, `malformed-json`, and what `openWeights` throws
+ * @throws LorikeetError `file-not-found` when config.json is absent, `malformed-json`, `chat-template` when it is no text, and what `openWeights` throws
  */
 export async function openFolder(folder: string): Promise<Checkpoint> {
   const config = await readJson(join(folder, "config.json"));
@@ -80,15 +80,30 @@ async function chatTemplatesOf(
 ): Promise<Pick<Checkpoint, "chatTemplate" | "toolTemplate">> {
   const inFile = (name: string): Promise<string | undefined> => textOf(join(folder, name));
   const given = tokenizerConfig?.["chat_template"];
-  const named = (Array.isArray(given) ? given : []) as { name: string; template: string }[];
+  const file = await inFile("chat_template.jinja");
+  const isUnderstood = typeof (given ?? "") === "string" || areNamed(given);
+  if (file === undefined && !isUnderstood)
+    throw new LorikeetError(
+      "chat-template",
+      `Expected chat_template in ${join(folder, "tokenizer_config.json")} to be a text, or a list of {name, template}, got ${JSON.stringify(given).slice(0, 80)}`,
+      { hint: "Correct it, take it out, or add the template as chat_template.jinja." },
+    );
+  const named = areNamed(given) ? given : [];
   const inConfig = (wanted: string): string | undefined =>
     named.find(({ name }) => name === wanted)?.template;
   const plain = typeof given === "string" ? given : inConfig("default");
   return {
-    chatTemplate: (await inFile("chat_template.jinja")) ?? plain,
+    chatTemplate: file ?? plain,
     toolTemplate:
       (await inFile("additional_chat_templates/tool_use.jinja")) ?? inConfig("tool_use"),
   };
+}
+
+function areNamed(given: unknown): given is { name: string; template: string }[] {
+  return (
+    Array.isArray(given) &&
+    given.every((entry: Record<string, unknown> | null) => typeof entry?.["name"] === "string" && typeof entry["template"] === "string") // prettier-ignore
+  );
 }
 
 async function textOf(path: string): Promise<string | undefined> {
@@ -100,8 +115,9 @@ export async function readJson(
   path: string,
 ): Promise<Readonly<Record<string, unknown>> | undefined> {
   if (!(await isFile(path))) return undefined;
+  let value: unknown;
   try {
-    return JSON.parse(await readText(path)) as Readonly<Record<string, unknown>>;
+    value = JSON.parse(await readText(path));
   } catch (cause) {
     if (cause instanceof LorikeetError) throw cause;
     throw new LorikeetError("malformed-json", `Expected ${path} to be JSON; it does not parse`, {
@@ -109,4 +125,11 @@ export async function readJson(
       cause,
     });
   }
+  if (typeof value === "object" && value !== null && !Array.isArray(value))
+    return value as Readonly<Record<string, unknown>>;
+  throw new LorikeetError(
+    "malformed-json",
+    `Expected ${path} to hold a JSON object, got ${JSON.stringify(value).slice(0, 80)}`,
+    { hint: "Download it again, or compare it with the original." },
+  );
 }
