@@ -91,6 +91,14 @@ describe("lorikeet", () => {
     );
   });
 
+  test.each([
+    "test/golden/lora/adapter",
+    "test/fixtures/diffusion/lora/sd1-attention/kohya.safetensors",
+  ])("convert refuses --dtype for an adapter: %s", async (source) => {
+    const { code, err } = await lorikeet("convert", source, "--to", "peft", "--dtype", "f16", "-o", join(tmpdir(), "no")); // prettier-ignore
+    expect([code, err]).toEqual([EXIT_CODES.usage, expect.stringContaining(`--dtype is for models, ${source} is an adapter`)]); // prettier-ignore
+  });
+
   test("imagine makes no folder of a name that ends like a picture's", async () => {
     const { code, err } = await lorikeet("imagine", "--prompt", "a", "--out", "cat.jpg");
     expect([code, err]).toEqual([EXIT_CODES.usage, expect.stringContaining("written as PNG")]);

@@ -65,8 +65,12 @@ export function register(command: Command, { out, err }: CliContext): void {
     .addHelpText("after", EXAMPLES)
     .action(async (source: string, flags: Flags) => {
       const options = { onDownload: showDownload(err) };
-      if (await isImageAdapter(source)) await convertImageAdapter(command, source, flags);
-      else if (await isAdapter(source)) await convertAdapter(command, source, flags, options);
+      const isImage = await isImageAdapter(source);
+      const isText = !isImage && (await isAdapter(source));
+      if ((isImage || isText) && flags.dtype !== undefined)
+        command.error(`error: --dtype is for models, ${source} is an adapter`, { exitCode: 2 });
+      if (isImage) await convertImageAdapter(command, source, flags);
+      else if (isText) await convertAdapter(command, source, flags, options);
       else await convertModel(command, source, flags, options);
       out.write(`${flags.output}\n`);
     });
