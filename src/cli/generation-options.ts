@@ -81,7 +81,7 @@ export function generateOptions(flags: GenerationFlags): GenerateOptions {
 }
 
 /** Reads a number from the command line. */
-export function number(text: string): number {
+function number(text: string): number {
   const value = Number(text);
   if (text.trim() === "" || !Number.isFinite(value))
     throw new InvalidArgumentError("Expected a number.");
