@@ -7,17 +7,14 @@ import { type Check, root, Skipped } from "./check.ts";
 /** Checks that are small enough, and together run every kernel of a training step. */
 const SMALL = ["flash attention", "skinny", "quantize", "decode bf16 two rows"];
 
-/**
- * What each tool is told, and the step that it watches. Racecheck finds hazards within NVIDIA's nvjet products, which are left
- * out, and ends with an internal error in a step with cuDNN's attention, so its step has our own.
- */
-const TOOLS = {
-  memcheck: { flags: [], step: "golden lora bf16" },
-  racecheck: {
-    flags: ["--kernel-name-exclude", "kernel_substring=nvjet"],
-    step: "golden lora bf16 deterministic",
-  },
+/** The step that each tool watches: racecheck ends with an internal error in one with cuDNN's attention. */
+const STEPS = {
+  memcheck: "golden lora bf16",
+  racecheck: "golden lora bf16 deterministic",
 } as const;
+
+/** What racecheck says of a hazard, with the kernel that it is in. */
+const HAZARD = /Race reported between \w+ access at (\S+?)\+0x/;
 
 /** Arguments of Node.js that run the checks whose names begin with a text. */
 function command(part: string): string[] {
@@ -45,21 +42,30 @@ function outcome(file: string, args: string[]): Promise<{ status: unknown; text:
   });
 }
 
-async function checkSanitized(tool: keyof typeof TOOLS, part: string): Promise<string> {
-  const flags = [`--tool=${tool}`, ...TOOLS[tool].flags, "--error-exitcode=9", "--print-limit=5"];
+/**
+ * @throws Skipped where the sanitizer itself fails: what it says then is of no kernel. Hazards within NVIDIA's nvjet products are
+ * told and allowed, as they are not ours to mend.
+ */
+async function checkSanitized(tool: keyof typeof STEPS, part: string): Promise<string> {
+  const flags = [`--tool=${tool}`, "--error-exitcode=9", "--print-limit=1000"];
   const args = [...flags, process.execPath, ...command(part)];
   const { status, text } = await outcome(sanitizer(), args);
+  if (text.includes("Internal Sanitizer Error"))
+    throw new Skipped(`${tool} itself failed: ${/Internal Sanitizer Error.*/.exec(text)![0]}`);
   const lines = text.split("\n");
+  const kernels = lines.flatMap((line) => HAZARD.exec(line)?.[1] ?? []);
+  const isNvidias = kernels.length > 0 && kernels.every((name) => name.startsWith("nvjet"));
   const summary = lines.filter((line) => /(ERROR|RACECHECK) SUMMARY/.test(line)).at(-1);
   const counts = lines.filter((line) => /^\d+ passed/.test(line)).at(-1) ?? "";
-  const isClean = summary !== undefined && /: 0 (errors|hazards)/.test(summary);
-  if (status !== 0 || !isClean || !/^[1-9]\d* passed, 0 failed/.test(counts))
+  const isClean = summary !== undefined && /: 0 (errors|hazards)/.test(summary) && status === 0;
+  if (!(isClean || isNvidias) || !/^[1-9]\d* passed, 0 failed/.test(counts))
     throw new Error(`status ${String(status)}: ${lines.slice(-25).join("\n")}`);
-  return `${counts}; ${summary.replace(/^=+ /, "")}`;
+  const theirs = isNvidias ? ` (all in NVIDIA's ${[...new Set(kernels)].join(", ")})` : "";
+  return `${counts}; ${summary!.replace(/^=+ /, "")}${theirs}`;
 }
 
 export const checks: readonly Check[] = (["memcheck", "racecheck"] as const).flatMap((tool) =>
-  [TOOLS[tool].step, ...SMALL].map((part) => ({
+  [STEPS[tool], ...SMALL].map((part) => ({
     name: `${tool} of ${part}`,
     run: () => checkSanitized(tool, part),
   })),
