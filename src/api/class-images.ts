@@ -1,5 +1,5 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { makeFolder } from "../host/files.ts";
 import { type CaptionedFile, listImages } from "../host/image-folder.ts";
 import type { TrainConfig } from "../host/train-config.ts";
 import type { ImagePipeline } from "./image-pipeline.ts";
@@ -20,7 +20,7 @@ export async function classImages(
   const { class_prompt: prompt, num_class_images: count, resolution } = config;
   if (prompt === null) return [];
   const place = config.class_data_dir ?? folder;
-  await mkdir(place, { recursive: true });
+  await makeFolder(place);
   const found = await listImages(place).catch(() => []);
   if (found.length < count) {
     const session = await openImageSession(pipeline);

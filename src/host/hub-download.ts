@@ -1,10 +1,10 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, rename, rm, stat, symlink } from "node:fs/promises";
+import { open, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { LorikeetError } from "../errors.ts";
 import { asFileError } from "./file-errors.ts";
-import { isFile } from "./files.ts";
+import { isFile, makeFolder } from "./files.ts";
 import { askHub, type HubAccess, type HubSubject, reasonOf } from "./hub-access.ts";
 
 /** A file of a repository on the hub, and where the cache keeps it. */
@@ -37,9 +37,9 @@ export async function downloadHubFile(file: HubFile, download: Download): Promis
   if (await isFile(file.link)) return;
   const blob = join(file.blobs, file.oid);
   try {
-    await mkdir(file.blobs, { recursive: true });
+    await makeFolder(file.blobs);
     if (!(await isFile(blob))) await complete(file, blob, download);
-    await mkdir(dirname(file.link), { recursive: true });
+    await makeFolder(dirname(file.link));
     await rm(file.link, { force: true });
     // a system without links (Windows) gets the file itself
     await symlink(relative(dirname(file.link), blob), file.link).catch(() => rename(blob, file.link)); // prettier-ignore

@@ -1,8 +1,9 @@
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { getHFHubCachePath, listFiles, type ListFileEntry, modelInfo } from "@huggingface/hub";
 import { LorikeetError } from "../errors.ts";
 import { asFileError } from "./file-errors.ts";
+import { makeFolder } from "./files.ts";
 import { type HubAccess, hubAccess, hubFetch, type HubSubject, isOffline } from "./hub-access.ts";
 import { downloadHubFile } from "./hub-download.ts";
 import { ADAPTER, type HubKind, MODEL, PIPELINE } from "./hub-files.ts";
@@ -86,7 +87,7 @@ async function fetchSnapshot(
 /** Writes down that the branch or tag `reference` stands at commit `sha`, unless it says so: a cache may be read-only. */
 async function note(reference: string, sha: string): Promise<void> {
   if ((await readFile(reference, "utf8").catch(() => "")) === sha) return;
-  await mkdir(dirname(reference), { recursive: true });
+  await makeFolder(dirname(reference));
   await writeFile(reference, sha);
 }
 

@@ -1,8 +1,8 @@
-import { cp, mkdir, readdir, rm, stat } from "node:fs/promises";
+import { cp, readdir, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { WeightSource } from "../backends/backend.ts";
 import { pipelineIndex, singleFileConfigs } from "../diffusion/pipeline-index.ts";
-import { isFile, writeJson } from "./files.ts";
+import { isFile, makeFolder, writeJson } from "./files.ts";
 import { readJson } from "./open-checkpoint.ts";
 import { writeFolder } from "./output-folder.ts";
 import type { PipelineCheckpoint } from "./open-pipeline.ts";
@@ -95,7 +95,7 @@ async function writeOthers(checkpoint: PipelineCheckpoint, folder: string): Prom
   const source = join(dirname(checkpoint.path), "tokenizer");
   for (const [i, { length }] of tokenizers.entries()) {
     const own = join(folder, i === 0 ? "tokenizer" : `tokenizer_${i + 1}`);
-    await mkdir(own, { recursive: true });
+    await makeFolder(own);
     for (const file of await readdir(source))
       if (await isFile(join(source, file))) await cp(join(source, file), join(own, file));
     const config = await readJson(join(source, "tokenizer_config.json"));

@@ -12,6 +12,7 @@ import { allocate, BYTES, type DType } from "../../src/tensor/dtype.ts";
 import { type Random } from "../../src/tensor/random.ts";
 import { sizeOf, type Shape } from "../../src/tensor/shape.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
+import { memoryWeights } from "../support/tiny.ts";
 
 /** One check on a GPU; throws when it fails, returns what it measured. */
 export interface Check {
@@ -96,15 +97,5 @@ export async function storyteller(): Promise<{ config: HfConfig; source: WeightS
   const folder = join(root, "models/storyteller-6m");
   const { tensors } = await decodeSafetensors(await readFile(join(folder, "model.safetensors")));
   const config = JSON.parse(await readFile(join(folder, "config.json"), "utf8")) as HfConfig;
-  return { config, source: memorySource(tensors) };
-}
-
-/** Weights that are in memory. */
-export function memorySource(tensors: ReadonlyMap<string, Tensor>): WeightSource {
-  const find = (name: string): Tensor => tensors.get(name)!;
-  return {
-    names: [...tensors.keys()],
-    get: (name) => ({ ...find(name), bytes: { kind: "memory", tensor: find(name) } }),
-    read: (name) => Promise.resolve(find(name)),
-  };
+  return { config, source: memoryWeights(tensors) };
 }

@@ -12,7 +12,8 @@ import { causalLM } from "../../src/models/registry.ts";
 import { loraCandidates } from "../../src/passes/lora.ts";
 import { tensor, type Tensor } from "../../src/tensor/tensor.ts";
 import { trainingGraph, type TrainPlan } from "../../src/train/plan.ts";
-import { type Check, memorySource, root, Skipped } from "./check.ts";
+import { type Check, root, Skipped } from "./check.ts";
+import { memoryWeights } from "../support/tiny.ts";
 
 const STEPS = 200;
 const STORYTELLER = "models/storyteller-6m";
@@ -124,7 +125,7 @@ async function trainOurs(peer: Peer, options: CudaOptions): Promise<number[]> {
   const batches = await decodeSafetensors(readFileSync(file("batches.safetensors")));
   const ids = batches.tensors.get("ids")!;
   const [count, B, T] = ids.shape as [number, number, number];
-  const engine = cudaEngine(memorySource(base.tensors), options);
+  const engine = cudaEngine(memoryWeights(base.tensors), options);
   for (const [key, value] of adapter.tensors) await engine.set(key, value);
   const rows = B * (T - 1);
   const shape = { batch: B, length: T, rows, hasSegments: false };

@@ -5,7 +5,8 @@ import { LorikeetError } from "../../src/errors.ts";
 import { add } from "../../src/ops/add.ts";
 import { input } from "../../src/ops/leaf.ts";
 import { tensor } from "../../src/tensor/tensor.ts";
-import { type Check, memorySource } from "./check.ts";
+import type { Check } from "./check.ts";
+import { memoryWeights } from "../support/tiny.ts";
 
 const feeds = { x: tensor("f32", [64], new Float32Array(64).fill(1)) };
 
@@ -25,7 +26,7 @@ async function codeOf(use: () => Promise<unknown>): Promise<string> {
 }
 
 async function checkDisposed(): Promise<string> {
-  const engine = cudaEngine(memorySource(new Map()), { precision: "f32" });
+  const engine = cudaEngine(memoryWeights(new Map()), { precision: "f32" });
   const [first, second, third] = [
     await compile(engine),
     await compile(engine),
@@ -48,7 +49,7 @@ async function checkDisposed(): Promise<string> {
     await codeOf(() => engine.applyGradients({} as never)),
   );
   await second.dispose();
-  const other = cudaEngine(memorySource(new Map()), { precision: "f32" });
+  const other = cudaEngine(memoryWeights(new Map()), { precision: "f32" });
   const compiling = codeOf(() => compile(other));
   await other.dispose();
   codes.push(await compiling);

@@ -1,7 +1,8 @@
-import { type FileHandle, mkdir, open } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { asFileError } from "../file-errors.ts";
+import { makeFolder } from "../files.ts";
 import { maskedCrc32c } from "./crc32c.ts";
 
 /** A TensorBoard event file. */
@@ -23,7 +24,7 @@ export async function openTensorBoard(folder: string, resumeFrom = -1): Promise<
   const name = `events.out.tfevents.${Math.floor(seconds)}.${hostname()}.${process.pid}.lorikeet`;
   const path = join(folder, name);
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     const handle = await open(path, "a");
     await append(handle, path, [...double(1, seconds), ...text(3, "brain.Event:2")]);
     const start = bytes(7, varint(1, 1)); // session_log, status START
